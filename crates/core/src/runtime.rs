@@ -1,0 +1,87 @@
+//! Time and tasks, the same natively (tokio) and in a web page (the browser's event loop).
+//!
+//! Protocol logic never calls this module: it takes time as an argument. Drivers do.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+#[cfg(not(target_arch = "wasm32"))]
+mod native;
+#[cfg(not(target_arch = "wasm32"))]
+use native as platform;
+#[cfg(target_arch = "wasm32")]
+mod browser;
+#[cfg(target_arch = "wasm32")]
+use browser as platform;
+
+pub use platform::Instant;
+
+/// `Send` natively; nothing in a page, whose objects belong to one thread.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait MaybeSend: Send {}
+#[cfg(not(target_arch = "wasm32"))]
+impl<T: Send + ?Sized> MaybeSend for T {}
+/// `Send` natively; nothing in a page, whose objects belong to one thread.
+#[cfg(target_arch = "wasm32")]
+pub trait MaybeSend {}
+#[cfg(target_arch = "wasm32")]
+impl<T: ?Sized> MaybeSend for T {}
+
+/// `Sync` natively; nothing in a page, whose objects belong to one thread.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait MaybeSync: Sync {}
+#[cfg(not(target_arch = "wasm32"))]
+impl<T: Sync + ?Sized> MaybeSync for T {}
+/// `Sync` natively; nothing in a page, whose objects belong to one thread.
+#[cfg(target_arch = "wasm32")]
+pub trait MaybeSync {}
+#[cfg(target_arch = "wasm32")]
+impl<T: ?Sized> MaybeSync for T {}
+
+/// A boxed future that is `Send` where threads exist.
+#[cfg(not(target_arch = "wasm32"))]
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A boxed future that is `Send` where threads exist.
+#[cfg(target_arch = "wasm32")]
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A running task. Dropping it cancels the task at its next await point, so that no task outlives its owner.
+#[must_use = "dropping a Task cancels it"]
+#[derive(Debug)]
+pub struct Task(platform::Task);
+
+/// Runs `future` concurrently until it ends or the returned [`Task`] is dropped.
+pub fn spawn(future: impl Future<Output = ()> + MaybeSend + 'static) -> Task {
+    Task(platform::spawn(future))
+}
+
+impl Task {
+    /// Whether the task has ended, by itself or by cancellation.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+/// A future that is ready after `duration`. Natively it follows tokio's clock, paused or not.
+pub fn sleep(duration: Duration) -> BoxFuture<'static, ()> {
+    platform::sleep(duration)
+}
+
+/// A future that is ready at `deadline`, or at once if that has passed.
+pub fn sleep_until(deadline: Instant) -> BoxFuture<'static, ()> {
+    sleep(deadline.saturating_duration_since(Instant::now()))
+}
+
+/// `future` took longer than it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("timed out")]
+pub struct Elapsed;
+
+/// Awaits `future` for at most `duration`; on [`Elapsed`] the future is dropped.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let deadline = sleep(duration);
+    futures_util::pin_mut!(future);
+    match futures_util::future::select(future, deadline).await {
+        futures_util::future::Either::Left((output, _)) => Ok(output),
+        futures_util::future::Either::Right(_) => Err(Elapsed),
+    }
+}

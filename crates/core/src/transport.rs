@@ -1,0 +1,216 @@
+//! What a transport is to the rest of Peerloom. `node` sees only these traits; a transport sees no node.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    Multiaddr, PeerId, PublicKey,
+    runtime::{BoxFuture, MaybeSend, MaybeSync},
+    stream::Stream,
+};
+
+/// A way to reach peers and be reached: from an address to a secured, authenticated, multiplexed [`Connection`].
+pub trait Transport: MaybeSend + MaybeSync + 'static {
+    /// Whether [`dial`](Self::dial) can make something of this address.
+    fn can_dial(&self, address: &Multiaddr) -> bool;
+
+    /// Whether [`listen`](Self::listen) can make something of this address.
+    fn can_listen(&self, address: &Multiaddr) -> bool;
+
+    /// Connects to `address`. If it ends in `/p2p/<peer id>`, the remote must prove to be that peer
+    /// ([`HandshakeError::WrongPeer`] otherwise). The dialer sets deadlines; dropping the future cancels the dial and
+    /// leaves nothing behind.
+    fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>>;
+
+    /// Starts to listen. Port 0 and unspecified hosts are resolved in [`Listener::addresses`].
+    fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>>;
+}
+
+/// A socket that accepts connections. Dropping it closes the socket and cancels handshakes that are under way;
+/// established connections live on.
+pub trait Listener: MaybeSend + 'static {
+    /// The addresses to give to other peers, without `/p2p/…`; certificate hashes and real ports included. Unspecified
+    /// hosts (0.0.0.0, ::) are expanded to the addresses of the machine's interfaces.
+    fn addresses(&self) -> Vec<Multiaddr>;
+
+    /// What happens next. Cancel-safe. An error is the end of the listener.
+    fn next(&mut self) -> BoxFuture<'_, Result<ListenerEvent, ListenError>>;
+}
+
+/// What a [`Listener`] reports.
+#[non_exhaustive]
+pub enum ListenerEvent {
+    /// Somebody dials us.
+    Incoming(Incoming),
+    /// [`Listener::addresses`] has changed, for example because a certificate was rotated.
+    AddressesChanged,
+}
+
+/// A connection that has not proved anything yet. The caller decides how many of these it drives at once, and for how
+/// long; dropping it refuses the dialer.
+pub struct Incoming {
+    /// Where it comes from.
+    pub remote_address: Multiaddr,
+    /// The handshakes up to a usable connection.
+    pub handshake: BoxFuture<'static, Result<Box<dyn Connection>, HandshakeError>>,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("remote_address", &self.remote_address).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ListenerEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Incoming(incoming) => f.debug_tuple("Incoming").field(incoming).finish(),
+            Self::AddressesChanged => f.write_str("AddressesChanged"),
+        }
+    }
+}
+
+/// An authenticated connection to one peer that carries any number of streams.
+///
+/// Methods take `&self`: a connection is shared by everything that opens streams on it. Dropping the last handle closes it.
+pub trait Connection: MaybeSend + MaybeSync + 'static {
+    /// Who the remote has proved to be.
+    fn remote_peer(&self) -> PeerId;
+
+    /// The key with which it did.
+    fn remote_public_key(&self) -> &PublicKey;
+
+    /// Where the remote is: the address dialed, or the one it came from. Without `/p2p/…`.
+    fn remote_address(&self) -> &Multiaddr;
+
+    /// Opens a stream, waiting while the remote's stream limit is reached. Cancel-safe.
+    fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>>;
+
+    /// The next stream that the remote opens. Cancel-safe; called by one task at a time. Streams not accepted are bounded by
+    /// the transport's backlog, beyond which the remote waits or is reset.
+    fn accept_stream(&self) -> BoxFuture<'_, Result<Box<dyn Stream>, Arc<ConnectionError>>>;
+
+    /// Closes the connection: bytes that streams have taken are sent first, within a bound on time; open streams then
+    /// fail. Ready when done. The remote sees [`ConnectionError::ClosedByRemote`].
+    fn close(&self) -> BoxFuture<'static, ()>;
+
+    /// Ready when the connection is over, for whatever reason.
+    fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>>;
+}
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// [`Connection::close`] was called here, or the last handle was dropped.
+    #[error("closed by us")]
+    ClosedLocally,
+    /// The remote closed it in an orderly way.
+    #[error("closed by the remote")]
+    ClosedByRemote,
+    /// Nothing was heard from the remote for too long.
+    #[error("the remote went silent")]
+    TimedOut,
+    /// The layer below failed.
+    #[error("{0}")]
+    Io(String),
+    /// The remote broke a protocol that this connection is made of.
+    #[error("protocol violation: {0}")]
+    Protocol(String),
+}
+
+/// Why a connection could not be made secure and usable, on either side.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The remote proved to be another peer than the address names.
+    #[error("expected peer {expected}, but {actual} answered")]
+    WrongPeer {
+        /// The peer that the address names.
+        expected: PeerId,
+        /// The peer that answered.
+        actual: PeerId,
+    },
+    /// The remote's certificate is not one of those that the address or the remote itself names.
+    #[error("certificate mismatch: {0}")]
+    Certificate(String),
+    /// A signature, a MAC or a message was not as it must be.
+    #[error("{step}: {reason}")]
+    Invalid {
+        /// The handshake, by its name in the specs: `noise`, `multistream-select`, `webrtc`, …
+        step: &'static str,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The remote went away.
+    #[error("{step}: connection lost: {reason}")]
+    Lost {
+        /// The handshake that was under way.
+        step: &'static str,
+        /// The layer below in its own words.
+        reason: String,
+    },
+    /// The two sides have no protocol in common.
+    #[error("{step}: no common protocol")]
+    NoCommonProtocol {
+        /// The negotiation that failed.
+        step: &'static str,
+    },
+    /// It took too long.
+    #[error("{step}: timed out")]
+    TimedOut {
+        /// The handshake that was under way.
+        step: &'static str,
+    },
+}
+
+/// Why an address could not be dialed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// This transport, or this build, cannot dial such an address.
+    #[error("cannot dial {address}: {reason}")]
+    UnsupportedAddress {
+        /// The address.
+        address: Multiaddr,
+        /// What about it is unsupported.
+        reason: &'static str,
+    },
+    /// Nobody answered there.
+    #[error("cannot reach {address}: {reason}")]
+    Unreachable {
+        /// The address.
+        address: Multiaddr,
+        /// The layer below in its own words.
+        reason: String,
+    },
+    /// Somebody answered, but no connection came of it.
+    #[error("handshake with {address} failed: {source}")]
+    Handshake {
+        /// The address.
+        address: Multiaddr,
+        /// Why.
+        source: HandshakeError,
+    },
+}
+
+/// Why we cannot listen, or no longer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// This transport, or this build, cannot listen on such an address.
+    #[error("cannot listen on {address}: {reason}")]
+    UnsupportedAddress {
+        /// The address.
+        address: Multiaddr,
+        /// What about it is unsupported.
+        reason: &'static str,
+    },
+    /// The socket cannot be had, or is gone.
+    #[error("cannot listen on {address}: {reason}")]
+    Io {
+        /// The address.
+        address: Multiaddr,
+        /// The operating system in its own words.
+        reason: String,
+    },
+}
