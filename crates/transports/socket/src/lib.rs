@@ -1,0 +1,4 @@
+//! What Peerloom's native transports share of the operating system: sockets, and the addresses they are bound to.
+
+#[cfg(feature = "udp")]
+pub mod udp;
