@@ -13,7 +13,10 @@ mod browser;
 #[cfg(target_arch = "wasm32")]
 use browser as platform;
 
+mod task_set;
+
 pub use platform::Instant;
+pub use task_set::TaskSet;
 
 /// `Send` natively; nothing in a page, whose objects belong to one thread.
 #[cfg(not(target_arch = "wasm32"))]

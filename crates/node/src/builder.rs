@@ -1,0 +1,69 @@
+use std::sync::Arc;
+
+use peerloom_core::{Keypair, Transport};
+
+use crate::{
+    identify::{self, IdentifyConfig},
+    limits::Limits,
+    node::{Node, Shared},
+    ping,
+};
+
+/// Puts a [`Node`] together.
+#[must_use]
+pub struct NodeBuilder {
+    keypair: Keypair,
+    transports: Vec<Box<dyn Transport>>,
+    limits: Limits,
+    identify: Option<IdentifyConfig>,
+    ping: bool,
+}
+
+impl NodeBuilder {
+    pub(crate) fn new(keypair: Keypair) -> Self {
+        Self {
+            keypair,
+            transports: Vec::new(),
+            limits: Limits::default(),
+            identify: Some(IdentifyConfig::default()),
+            ping: true,
+        }
+    }
+
+    /// Adds a way to reach peers. Where two can dial one address, the one added first does.
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transports.push(Box::new(transport));
+        self
+    }
+
+    /// Replaces the default [`Limits`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Replaces what identify tells of this node; `None` leaves identify out.
+    pub fn identify(mut self, config: impl Into<Option<IdentifyConfig>>) -> Self {
+        self.identify = config.into();
+        self
+    }
+
+    /// Whether other peers may ping this node. They may by default.
+    pub fn answer_pings(mut self, answer: bool) -> Self {
+        self.ping = answer;
+        self
+    }
+
+    /// Starts the node. It neither listens nor dials by itself.
+    pub fn build(self) -> Node {
+        let node = Node::new(Arc::new(Shared::new(self.keypair, self.transports, self.limits)));
+        // Both are written on the node's public calls, and a fresh node has no handlers yet: neither can be refused.
+        if self.ping {
+            let _ = ping::answer(&node);
+        }
+        if let Some(config) = self.identify {
+            let _ = identify::start(&node, config);
+        }
+        node
+    }
+}

@@ -1,0 +1,231 @@
+//! The established connections of a node, and the task that serves each.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use peerloom_core::{
+    Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, Stream,
+    multistream_select::negotiate_inbound,
+    runtime::{Instant, Task, spawn, timeout},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    dial::ConnectError,
+    event::NodeEvent,
+    node::Shared,
+    router::{Handler, IncomingStream},
+};
+
+/// Names one connection of one node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ConnectionId {
+    /// The number, for a binding that cannot carry the type.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Who dialed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The remote did.
+    Inbound,
+    /// This node did.
+    Outbound,
+}
+
+/// What there is to know of an established connection.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its name in this node.
+    pub id: ConnectionId,
+    /// Who the remote has proved to be.
+    pub peer: PeerId,
+    /// The address dialed, or the one that the remote came from. Without `/p2p/…`.
+    pub remote_address: Multiaddr,
+    /// Who dialed.
+    pub direction: Direction,
+    /// Since when it can carry streams.
+    pub established: Instant,
+}
+
+#[derive(Default)]
+pub(crate) struct Connections {
+    next_id: u64,
+    by_id: HashMap<ConnectionId, Entry>,
+    by_peer: HashMap<PeerId, Vec<ConnectionId>>,
+    closed: bool,
+}
+
+struct Entry {
+    info: ConnectionInfo,
+    connection: Arc<dyn Connection>,
+    /// Ends with the entry.
+    _serving: Task,
+}
+
+impl Connections {
+    pub(crate) fn infos(&self) -> Vec<ConnectionInfo> {
+        self.by_id.values().map(|entry| entry.info.clone()).collect()
+    }
+
+    pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
+        self.by_peer.contains_key(&peer)
+    }
+
+    pub(crate) fn by_id(&self, id: ConnectionId) -> Option<Arc<dyn Connection>> {
+        self.by_id.get(&id).map(|entry| entry.connection.clone())
+    }
+
+    /// The connection for a new stream to `peer`: the newest, which is the likeliest to be alive.
+    pub(crate) fn newest(&self, peer: PeerId) -> Option<(ConnectionInfo, Arc<dyn Connection>)> {
+        let id = self.by_peer.get(&peer)?.last()?;
+        self.by_id.get(id).map(|entry| (entry.info.clone(), entry.connection.clone()))
+    }
+
+    /// A connection that a dial of `address` would only repeat.
+    pub(crate) fn dialed(&self, address: &Multiaddr, peer: Option<PeerId>) -> Option<ConnectionInfo> {
+        let dialed = |info: &ConnectionInfo| {
+            info.direction == Direction::Outbound
+                && info.remote_address == *address
+                && peer.is_none_or(|peer| peer == info.peer)
+        };
+        self.by_id.values().map(|entry| &entry.info).find(|info| dialed(info)).cloned()
+    }
+
+    pub(crate) fn of_peer(&self, peer: PeerId) -> Vec<(ConnectionId, Arc<dyn Connection>)> {
+        let ids = self.by_peer.get(&peer).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| Some((*id, self.by_id(*id)?))).collect()
+    }
+
+    /// Takes no more connections from here on, and lists those there are.
+    pub(crate) fn refuse_further(&mut self) -> Vec<(ConnectionId, Arc<dyn Connection>)> {
+        self.closed = true;
+        self.by_id.iter().map(|(id, entry)| (*id, entry.connection.clone())).collect()
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<(Entry, bool)> {
+        let entry = self.by_id.remove(&id)?;
+        let mut last = true;
+        if let Some(ids) = self.by_peer.get_mut(&entry.info.peer) {
+            ids.retain(|other| *other != id);
+            last = ids.is_empty();
+        }
+        if last {
+            self.by_peer.remove(&entry.info.peer);
+        }
+        Some((entry, last))
+    }
+}
+
+impl Shared {
+    /// Makes an authenticated connection one of the node's, unless a limit is reached; then it is closed.
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        connection: Box<dyn Connection>,
+        direction: Direction,
+    ) -> Result<ConnectionInfo, ConnectError> {
+        let connection: Arc<dyn Connection> = Arc::from(connection);
+        let peer = connection.remote_peer();
+        let mut connections = self.connections.lock();
+        if connections.closed {
+            return Err(ConnectError::NodeClosed);
+        }
+        if peer == self.peer_id() {
+            return Err(ConnectError::SelfDial);
+        }
+        let of_peer = connections.by_peer.get(&peer).map_or(0, Vec::len);
+        if connections.by_id.len() >= self.limits.connections || of_peer >= self.limits.connections_per_peer {
+            return Err(ConnectError::TooManyConnections { peer });
+        }
+
+        let id = ConnectionId(connections.next_id);
+        connections.next_id = id.0.wrapping_add(1);
+        let info = ConnectionInfo {
+            id,
+            peer,
+            remote_address: connection.remote_address().clone(),
+            direction,
+            established: Instant::now(),
+        };
+        let serving = spawn(serve(self.clone(), info.clone(), connection.clone()));
+        connections.by_id.insert(id, Entry { info: info.clone(), connection, _serving: serving });
+        connections.by_peer.entry(peer).or_default().push(id);
+        // Emitted under the lock, as is the closing: so a reader never sees a connection go before it came.
+        self.events.emit(NodeEvent::ConnectionEstablished { connection: info.clone(), first: of_peer == 0 });
+        Ok(info)
+    }
+
+    /// Ends a connection's entry and tells so; nothing if that has happened already.
+    pub(crate) fn remove_connection(&self, id: ConnectionId, reason: Arc<ConnectionError>) {
+        let mut connections = self.connections.lock();
+        let Some((entry, last)) = connections.remove(id) else { return };
+        let event = NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason, last };
+        self.events.emit(event);
+        drop(connections);
+        drop(entry);
+    }
+}
+
+/// Gives each stream that the remote opens to its handler, until the connection is over.
+async fn serve(shared: Arc<Shared>, info: ConnectionInfo, connection: Arc<dyn Connection>) {
+    let slots = Arc::new(Semaphore::new(shared.limits.inbound_streams_per_connection));
+    let mut closed = connection.closed();
+    let reason = loop {
+        // While no slot is free, streams stay unaccepted and the transport's backlog holds the remote back.
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, connection.accept_stream().await)
+        };
+        tokio::select! {
+            (slot, stream) = next => match (slot, stream) {
+                (Ok(slot), Ok(stream)) => shared.tasks.spawn(route(shared.clone(), info.clone(), stream, slot)),
+                (_, Err(reason)) => break reason,
+                // The semaphore is never closed.
+                (Err(_), Ok(_)) => continue,
+            },
+            reason = &mut closed => break reason,
+        }
+    };
+    shared.remove_connection(info.id, reason);
+}
+
+async fn route(
+    shared: Arc<Shared>,
+    connection: ConnectionInfo,
+    stream: Box<dyn Stream>,
+    _slot: OwnedSemaphorePermit,
+) {
+    let supports = {
+        let shared = shared.clone();
+        move |name: &str| shared.router.supports(name)
+    };
+    let negotiation = timeout(shared.limits.negotiation_timeout, negotiate_inbound(stream, supports)).await;
+    let stream = match negotiation {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %connection.peer, %error, "inbound stream was not negotiated");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(peer = %connection.peer, "inbound stream named no protocol in time");
+            return;
+        }
+    };
+    let protocol: ProtocolName = stream.protocol().clone();
+    let handler: Option<Handler> = shared.router.handler(&protocol);
+    // The handler may have been taken away since; then the stream is reset by being dropped.
+    let Some(handler) = handler else { return };
+    // Handlers do not hold the node: one that runs for ever must not keep it alive.
+    drop(shared);
+    handler(IncomingStream { stream, connection }).await;
+}

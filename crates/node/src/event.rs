@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId};
+use tokio::sync::broadcast;
+
+use crate::{connections::ConnectionInfo, dial::ConnectError};
+
+/// Something that changed in a node.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NodeEvent {
+    /// A connection is ready for streams.
+    ConnectionEstablished {
+        /// The connection.
+        connection: ConnectionInfo,
+        /// Whether it is the only one to this peer: the peer has come.
+        first: bool,
+    },
+    /// A connection is over.
+    ConnectionClosed {
+        /// The connection.
+        connection: ConnectionInfo,
+        /// Why.
+        reason: Arc<ConnectionError>,
+        /// Whether none to this peer is left: the peer has gone.
+        last: bool,
+    },
+    /// Identify has told who a peer is; the [`PeerStore`](crate::PeerStore) has the details.
+    PeerIdentified {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A dial by this node failed.
+    DialFailed {
+        /// The peer, where the target named one.
+        peer: Option<PeerId>,
+        /// Why.
+        error: Arc<ConnectError>,
+    },
+    /// Somebody dialed us, and no connection came of it.
+    IncomingFailed {
+        /// Where it came from.
+        remote_address: Multiaddr,
+        /// Why.
+        error: Arc<HandshakeError>,
+    },
+    /// The addresses to give to other peers are other ones now.
+    ListenAddressesChanged {
+        /// All of them.
+        addresses: Vec<Multiaddr>,
+    },
+    /// A listener ended by itself.
+    ListenerFailed {
+        /// Why.
+        error: Arc<ListenError>,
+    },
+    /// The set of protocols that this node handles is another one now.
+    ProtocolsChanged,
+    /// The reader was too slow, and this many events are lost to it. State is to be read anew.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+}
+
+/// Events that a reader may lag behind before the oldest are lost to it.
+const EVENT_BACKLOG: usize = 1024;
+
+/// A reader of a node's events, from the moment of [`Node::events`](crate::Node::events) on.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<NodeEvent>);
+
+impl Events {
+    /// The next event; `None` once the node is closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<NodeEvent> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(NodeEvent::Lagged { missed }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// The writing end, gone once the node is closed.
+#[derive(Debug)]
+pub(crate) struct EventSender(parking_lot::Mutex<Option<broadcast::Sender<NodeEvent>>>);
+
+impl EventSender {
+    pub(crate) fn new() -> Self {
+        Self(parking_lot::Mutex::new(Some(broadcast::Sender::new(EVENT_BACKLOG))))
+    }
+
+    pub(crate) fn emit(&self, event: NodeEvent) {
+        tracing::debug!(?event);
+        if let Some(sender) = &*self.0.lock() {
+            // An error only says that nobody listens.
+            let _ = sender.send(event);
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        match &*self.0.lock() {
+            Some(sender) => Events(sender.subscribe()),
+            // A closed node's reader sees the end at once.
+            None => Events(broadcast::Sender::new(1).subscribe()),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.lock().take();
+    }
+}

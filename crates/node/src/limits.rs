@@ -1,0 +1,52 @@
+use std::time::Duration;
+
+/// Everything of a node that strangers could make grow, bounded in one place.
+///
+/// Past a limit a remote is refused or waits; nothing is allocated for it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Established connections, both directions together.
+    pub connections: usize,
+    /// Established connections to one peer.
+    pub connections_per_peer: usize,
+    /// Inbound connections, over all listeners, whose handshake is not finished. Further dialers wait in the socket's backlog.
+    pub incoming_handshakes: usize,
+    /// What a stranger has for all handshakes of one connection.
+    pub handshake_timeout: Duration,
+    /// Addresses dialed at one time, over all dials. Further attempts wait.
+    pub concurrent_dials: usize,
+    /// What one address has to become a connection.
+    pub dial_timeout: Duration,
+    /// Addresses tried for one peer.
+    pub addresses_per_dial: usize,
+    /// Inbound streams open at one time on one connection, negotiation included. Further ones wait unaccepted.
+    pub inbound_streams_per_connection: usize,
+    /// What a remote has to name the protocol of a stream that it opened, and to answer for one that we opened.
+    pub negotiation_timeout: Duration,
+    /// Protocols that this node handles.
+    pub protocols: usize,
+    /// Peers in the [`PeerStore`](crate::PeerStore); the one untouched for longest makes room.
+    pub stored_peers: usize,
+    /// How long [`Node::close`](crate::Node::close) waits for connections to say goodbye.
+    pub close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            connections_per_peer: 8,
+            incoming_handshakes: 128,
+            handshake_timeout: Duration::from_secs(10),
+            concurrent_dials: 32,
+            dial_timeout: Duration::from_secs(15),
+            addresses_per_dial: 16,
+            inbound_streams_per_connection: 256,
+            negotiation_timeout: Duration::from_secs(10),
+            protocols: 128,
+            stored_peers: 4096,
+            close_timeout: Duration::from_secs(3),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Listeners: from a socket's dialers to connections of the node.
+
+use std::{collections::HashMap, sync::Arc};
+
+use peerloom_core::{
+    HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Multiaddr,
+    runtime::{Task, spawn, timeout},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{connections::Direction, event::NodeEvent, node::Shared};
+
+#[derive(Default)]
+pub(crate) struct Listeners {
+    next_id: u64,
+    by_id: HashMap<u64, Entry>,
+    closed: bool,
+}
+
+struct Entry {
+    addresses: Vec<Multiaddr>,
+    /// Owns the listener, and ends with the entry.
+    _accepting: Task,
+}
+
+impl Listeners {
+    pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
+        let mut ids: Vec<_> = self.by_id.keys().copied().collect();
+        ids.sort_unstable();
+        ids.iter().filter_map(|id| self.by_id.get(id)).flat_map(|entry| entry.addresses.iter().cloned()).collect()
+    }
+
+    /// Closes every listener and takes no more.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.by_id.clear();
+    }
+}
+
+impl Shared {
+    pub(crate) async fn listen(self: &Arc<Self>, address: Multiaddr) -> Result<Vec<Multiaddr>, ListenError> {
+        let Some(transport) = self.transports.iter().find(|transport| transport.can_listen(&address)) else {
+            return Err(ListenError::UnsupportedAddress { address, reason: "no transport listens on it" });
+        };
+        let listener = transport.listen(address.clone()).await?;
+        let addresses = listener.addresses();
+        {
+            let mut listeners = self.listeners.lock();
+            if listeners.closed {
+                return Err(ListenError::Io { address, reason: "the node is closed".to_owned() });
+            }
+            let id = listeners.next_id;
+            listeners.next_id = id.wrapping_add(1);
+            let accepting = spawn(accept(self.clone(), id, listener));
+            listeners.by_id.insert(id, Entry { addresses: addresses.clone(), _accepting: accepting });
+        }
+        self.listen_addresses_changed();
+        Ok(addresses.into_iter().map(|address| address.with_peer_id(self.peer_id())).collect())
+    }
+
+    fn listen_addresses_changed(&self) {
+        let addresses = self.listeners.lock().addresses();
+        self.events.emit(NodeEvent::ListenAddressesChanged { addresses });
+    }
+}
+
+async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
+    let error = loop {
+        // Without a slot no dialer is taken from the socket: strangers wait there, not in our memory.
+        let Ok(slot) = shared.handshake_slots.clone().acquire_owned().await else { return };
+        match listener.next().await {
+            Ok(ListenerEvent::Incoming(incoming)) => shared.tasks.spawn(admit(shared.clone(), incoming, slot)),
+            Ok(ListenerEvent::AddressesChanged) => {
+                let addresses = listener.addresses();
+                if let Some(entry) = shared.listeners.lock().by_id.get_mut(&id) {
+                    entry.addresses = addresses;
+                }
+                shared.listen_addresses_changed();
+            }
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    let entry = shared.listeners.lock().by_id.remove(&id);
+    shared.events.emit(NodeEvent::ListenerFailed { error: Arc::new(error) });
+    shared.listen_addresses_changed();
+    // Last, because it is this very task.
+    drop(entry);
+}
+
+async fn admit(shared: Arc<Shared>, incoming: Incoming, _slot: OwnedSemaphorePermit) {
+    let Incoming { remote_address, handshake } = incoming;
+    let error = match timeout(shared.limits.handshake_timeout, handshake).await {
+        Ok(Ok(connection)) => match shared.adopt(connection, Direction::Inbound) {
+            Ok(_) => return,
+            Err(refusal) => {
+                tracing::debug!(%remote_address, %refusal, "inbound connection refused");
+                return;
+            }
+        },
+        Ok(Err(error)) => error,
+        Err(_) => HandshakeError::TimedOut { step: "inbound handshake" },
+    };
+    shared.events.emit(NodeEvent::IncomingFailed { remote_address, error: Arc::new(error) });
+}

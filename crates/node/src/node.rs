@@ -1,0 +1,344 @@
+use std::sync::{Arc, Weak};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use peerloom_core::{
+    Connection, ConnectionError, Keypair, ListenError, Multiaddr, PeerId, ProtocolName, Transport,
+    multistream_select::{NegotiatedStream, NegotiationError, negotiate_outbound},
+    runtime::{MaybeSend, MaybeSync, TaskSet, timeout},
+};
+use tokio::sync::Semaphore;
+
+use crate::{
+    builder::NodeBuilder,
+    connections::{ConnectionId, ConnectionInfo, Connections},
+    dial::{ConnectError, DialTarget, Dials},
+    event::{EventSender, Events, NodeEvent},
+    limits::Limits,
+    listen::Listeners,
+    peer_store::PeerStore,
+    router::{HandleError, IncomingStream, Router, boxed_handler},
+};
+
+/// A libp2p peer: an identity with connections.
+///
+/// A handle; clones are the same node. When the last one is dropped, or [`close`](Self::close) is called, every
+/// connection, listener and task of the node ends. A handler that needs the node holds a [`WeakNode`].
+#[derive(Clone)]
+pub struct Node(Arc<Owner>);
+
+/// Ends the node when the last handle goes. The node's own tasks hold [`Shared`], never this.
+struct Owner(Arc<Shared>);
+
+/// A [`Node`] that this handle does not keep alive.
+#[derive(Clone)]
+pub struct WeakNode(Weak<Owner>);
+
+impl WeakNode {
+    /// The node, if it still lives.
+    pub fn upgrade(&self) -> Option<Node> {
+        self.0.upgrade().map(Node)
+    }
+}
+
+/// What a stream is opened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamTarget {
+    /// Any connection to this peer.
+    Peer(PeerId),
+    /// This connection and no other.
+    Connection(ConnectionId),
+}
+
+impl From<PeerId> for StreamTarget {
+    fn from(peer: PeerId) -> Self {
+        Self::Peer(peer)
+    }
+}
+
+impl From<ConnectionId> for StreamTarget {
+    fn from(id: ConnectionId) -> Self {
+        Self::Connection(id)
+    }
+}
+
+impl From<&ConnectionInfo> for StreamTarget {
+    fn from(connection: &ConnectionInfo) -> Self {
+        Self::Connection(connection.id)
+    }
+}
+
+/// Why a stream cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenStreamError {
+    /// There is no connection to the peer.
+    #[error("not connected to {peer}")]
+    NotConnected {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The connection named is over.
+    #[error("connection {connection} is over")]
+    ConnectionClosed {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// The connection failed while the stream was being opened.
+    #[error("connection lost: {0}")]
+    ConnectionLost(Arc<ConnectionError>),
+    /// The remote handles none of the protocols, or did not negotiate as it must.
+    #[error("{peer}: {source}")]
+    Negotiation {
+        /// The peer.
+        peer: PeerId,
+        /// What went wrong.
+        source: NegotiationError,
+    },
+    /// The remote did not answer within [`Limits::negotiation_timeout`].
+    #[error("{peer} did not answer in time")]
+    TimedOut {
+        /// The peer.
+        peer: PeerId,
+    },
+}
+
+impl Node {
+    /// Starts to put a node with this identity together.
+    pub fn builder(keypair: Keypair) -> NodeBuilder {
+        NodeBuilder::new(keypair)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Owner(shared)))
+    }
+
+    /// Who this node is.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared().peer_id()
+    }
+
+    /// The node's identity.
+    pub fn keypair(&self) -> &Keypair {
+        &self.shared().keypair
+    }
+
+    /// Connects to an address or, at the addresses that the [`PeerStore`] knows, to a peer. A connection that there is
+    /// already is not made again. Several calls for one target share one dial; it is cancelled when the last of their futures
+    /// is dropped.
+    pub async fn dial(&self, target: impl Into<DialTarget>) -> Result<ConnectionInfo, Arc<ConnectError>> {
+        self.shared().dial(target.into()).await
+    }
+
+    /// Listens on `address`, and returns the addresses at which this node can be reached through it, with `/p2p/…`.
+    pub async fn listen(&self, address: Multiaddr) -> Result<Vec<Multiaddr>, ListenError> {
+        self.shared().listen(address).await
+    }
+
+    /// The addresses at which this node can be reached, over all listeners, with `/p2p/…`.
+    pub fn listen_addresses(&self) -> Vec<Multiaddr> {
+        let addresses = self.shared().listeners.lock().addresses();
+        addresses.into_iter().map(|address| address.with_peer_id(self.peer_id())).collect()
+    }
+
+    /// Opens a stream for the first of `protocols` that the remote handles.
+    ///
+    /// With one protocol this costs no round trip: what is written goes out together with the protocol's name, and that the
+    /// remote does not handle it shows as the first read's error.
+    ///
+    /// The future does not keep the node alive.
+    pub fn open_stream<T: Into<StreamTarget>>(
+        &self,
+        target: T,
+        protocols: &[ProtocolName],
+    ) -> impl Future<Output = Result<NegotiatedStream, OpenStreamError>> + MaybeSend + use<T> {
+        let connection = self.shared().connection(target.into());
+        let deadline = self.shared().limits.negotiation_timeout;
+        let protocols = protocols.to_vec();
+        async move {
+            let connection = connection?;
+            let peer = connection.remote_peer();
+            // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
+            let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
+            match timeout(deadline, negotiate_outbound(stream, &protocols)).await {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
+                Err(_) => Err(OpenStreamError::TimedOut { peer }),
+            }
+        }
+    }
+
+    /// Gives every stream that a remote opens for `protocol` to `handler`. The handler's future runs until it ends; it is
+    /// cancelled with the node.
+    pub fn handle<F, Fut>(&self, protocol: ProtocolName, handler: F) -> Result<(), HandleError>
+    where
+        F: Fn(IncomingStream) -> Fut + MaybeSend + MaybeSync + 'static,
+        Fut: Future<Output = ()> + MaybeSend + 'static,
+    {
+        let shared = self.shared();
+        shared.router.insert(protocol, boxed_handler(handler), shared.limits.protocols)?;
+        shared.events.emit(NodeEvent::ProtocolsChanged);
+        Ok(())
+    }
+
+    /// Handles `protocol` no longer; streams that are open stay so. Whether there was a handler.
+    pub fn unhandle(&self, protocol: &ProtocolName) -> bool {
+        let removed = self.shared().router.remove(protocol);
+        if removed {
+            self.shared().events.emit(NodeEvent::ProtocolsChanged);
+        }
+        removed
+    }
+
+    /// The protocols that this node handles, in the order of their names.
+    pub fn protocols(&self) -> Vec<ProtocolName> {
+        self.shared().router.protocols()
+    }
+
+    /// Runs a task of a protocol for as long as the node lives. One that needs the node holds a [`WeakNode`].
+    pub fn spawn(&self, task: impl Future<Output = ()> + MaybeSend + 'static) {
+        self.shared().tasks.spawn(task);
+    }
+
+    /// Handshakes, stream handlers and protocol tasks that have not ended.
+    pub fn running_tasks(&self) -> usize {
+        self.shared().tasks.len()
+    }
+
+    /// What happens in this node from now on.
+    pub fn events(&self) -> Events {
+        self.shared().events.subscribe()
+    }
+
+    /// What is known of peers.
+    pub fn peer_store(&self) -> &PeerStore {
+        &self.shared().peer_store
+    }
+
+    /// Every established connection.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.shared().connections.lock().infos()
+    }
+
+    /// Whether there is a connection to `peer`.
+    pub fn is_connected(&self, peer: PeerId) -> bool {
+        self.shared().connections.lock().is_connected(peer)
+    }
+
+    /// Closes every connection to `peer`, in an orderly way.
+    pub async fn disconnect(&self, peer: PeerId) {
+        let connections = self.shared().connections.lock().of_peer(peer);
+        self.shared().close_connections(connections).await;
+    }
+
+    /// Closes one connection, in an orderly way.
+    pub async fn close_connection(&self, id: ConnectionId) {
+        let connection = self.shared().connections.lock().by_id(id);
+        self.shared().close_connections(connection.map(|connection| (id, connection)).into_iter().collect()).await;
+    }
+
+    /// Ends the node: no further connections, goodbye to every peer within [`Limits::close_timeout`], then the end of every
+    /// task. The handles that are left do nothing more.
+    pub async fn close(&self) {
+        let shared = self.shared();
+        shared.listeners.lock().close();
+        let connections = shared.connections.lock().refuse_further();
+        shared.close_connections(connections).await;
+        shared.shut_down();
+    }
+
+    /// A handle that does not keep the node alive.
+    pub fn downgrade(&self) -> WeakNode {
+        WeakNode(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Node").field(&self.peer_id()).finish()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
+}
+
+/// What the parts and tasks of one node have in common.
+pub(crate) struct Shared {
+    pub(crate) keypair: Keypair,
+    pub(crate) transports: Vec<Box<dyn Transport>>,
+    pub(crate) limits: Limits,
+    pub(crate) peer_store: PeerStore,
+    pub(crate) router: Router,
+    pub(crate) events: EventSender,
+    pub(crate) connections: Mutex<Connections>,
+    pub(crate) listeners: Mutex<Listeners>,
+    pub(crate) dials: Mutex<Dials>,
+    pub(crate) dial_slots: Semaphore,
+    pub(crate) handshake_slots: Arc<Semaphore>,
+    /// Handshakes, stream handlers and protocols. They hold this struct, so they must be ended, not waited for to end.
+    pub(crate) tasks: TaskSet,
+}
+
+impl Shared {
+    pub(crate) fn new(keypair: Keypair, transports: Vec<Box<dyn Transport>>, limits: Limits) -> Self {
+        Self {
+            keypair,
+            transports,
+            peer_store: PeerStore::new(limits.stored_peers),
+            router: Router::default(),
+            events: EventSender::new(),
+            connections: Mutex::default(),
+            listeners: Mutex::default(),
+            dials: Mutex::default(),
+            dial_slots: Semaphore::new(limits.concurrent_dials),
+            handshake_slots: Arc::new(Semaphore::new(limits.incoming_handshakes)),
+            tasks: TaskSet::default(),
+            limits,
+        }
+    }
+
+    pub(crate) fn peer_id(&self) -> PeerId {
+        self.keypair.peer_id()
+    }
+
+    fn connection(&self, target: StreamTarget) -> Result<Arc<dyn Connection>, OpenStreamError> {
+        let connections = self.connections.lock();
+        match target {
+            StreamTarget::Peer(peer) => match connections.newest(peer) {
+                Some((_, connection)) => Ok(connection),
+                None => Err(OpenStreamError::NotConnected { peer }),
+            },
+            StreamTarget::Connection(id) => {
+                connections.by_id(id).ok_or(OpenStreamError::ConnectionClosed { connection: id })
+            }
+        }
+    }
+
+    async fn close_connections(&self, connections: Vec<(ConnectionId, Arc<dyn Connection>)>) {
+        let goodbyes = join_all(connections.iter().map(|(_, connection)| connection.close()));
+        // A remote that does not take our goodbye is left without one.
+        let _ = timeout(self.limits.close_timeout, goodbyes).await;
+        for (id, _) in connections {
+            self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
+        }
+    }
+
+    /// Ends everything at once. What the tasks hold of this struct goes with them.
+    fn shut_down(&self) {
+        self.listeners.lock().close();
+        let left = self.connections.lock().refuse_further();
+        for (id, _) in left {
+            self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
+        }
+        self.router.clear();
+        self.tasks.close();
+        self.events.close();
+    }
+}

@@ -1,0 +1,19 @@
+//! What `peerloom ping` and `peerloom perf` have in common: a node with a fresh identity and one connection.
+
+use anyhow::Context;
+use peerloom_core::{Keypair, Multiaddr};
+use peerloom_node::{ConnectionInfo, Node};
+
+use crate::run::{Storage, builder};
+
+pub(crate) async fn connect(address: &Multiaddr) -> anyhow::Result<(Node, ConnectionInfo)> {
+    let node = builder(Keypair::generate(), Storage::Memory)?.build();
+    let connection = node.dial(address.clone()).await.map_err(anyhow::Error::from)?;
+    Ok((node, connection))
+}
+
+/// What a measurement ended with, after the connection is closed in an orderly way.
+pub(crate) async fn close<T>(node: Node, outcome: Result<T, impl Into<anyhow::Error>>, what: &'static str) -> anyhow::Result<T> {
+    node.close().await;
+    outcome.map_err(Into::into).context(what)
+}

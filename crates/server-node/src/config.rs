@@ -1,0 +1,148 @@
+//! What a node runs with: the configuration file, under the command line, over the defaults.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use peerloom_core::Multiaddr;
+use peerloom_node::Limits;
+use serde::Deserialize;
+
+use crate::cli::RunArguments;
+
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) status: SocketAddr,
+    pub(crate) limits: Limits,
+}
+
+/// The file, as it is written. An unknown key is an error: a misspelt one must not pass for a default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<Vec<String>>,
+    data_dir: Option<PathBuf>,
+    status: Option<SocketAddr>,
+    #[serde(default)]
+    limits: FileLimits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLimits {
+    connections: Option<usize>,
+    connections_per_peer: Option<usize>,
+    incoming_handshakes: Option<usize>,
+    inbound_streams_per_connection: Option<usize>,
+}
+
+const DEFAULT_LISTEN: [&str; 4] = [
+    "/ip4/0.0.0.0/tcp/4001",
+    "/ip4/0.0.0.0/tcp/4002/ws",
+    "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
+    "/ip4/0.0.0.0/udp/4002/webrtc-direct",
+];
+const DEFAULT_STATUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+impl Config {
+    pub(crate) fn load(arguments: RunArguments) -> anyhow::Result<Self> {
+        let file = match &arguments.config {
+            Some(path) => File::read(path)?,
+            None => File::default(),
+        };
+        let listen = match (arguments.listen, file.listen) {
+            (given, _) if !given.is_empty() => given,
+            (_, Some(written)) => parse_all("listen", &written)?,
+            (_, None) => parse_all("listen", &DEFAULT_LISTEN)?,
+        };
+        let mut limits = Limits::default();
+        let FileLimits { connections, connections_per_peer, incoming_handshakes, inbound_streams_per_connection } =
+            file.limits;
+        for (key, written, limit) in [
+            ("connections", connections, &mut limits.connections),
+            ("connections_per_peer", connections_per_peer, &mut limits.connections_per_peer),
+            ("incoming_handshakes", incoming_handshakes, &mut limits.incoming_handshakes),
+            (
+                "inbound_streams_per_connection",
+                inbound_streams_per_connection,
+                &mut limits.inbound_streams_per_connection,
+            ),
+        ] {
+            match written {
+                Some(0) => bail!("limits.{key}: must be at least 1"),
+                Some(written) => *limit = written,
+                None => {}
+            }
+        }
+        Ok(Self {
+            listen,
+            data_dir: data_dir(arguments.data_dir.or(file.data_dir))?,
+            status: arguments.status.or(file.status).unwrap_or(DEFAULT_STATUS),
+            limits,
+        })
+    }
+}
+
+/// The directory given, or `peerloom` in the user's data directory (XDG Base Directory Specification).
+pub(crate) fn data_dir(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(given) = given {
+        return Ok(given);
+    }
+    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    Ok(base.context("data_dir: not given, and neither XDG_DATA_HOME nor HOME says where it could be")?.join("peerloom"))
+}
+
+impl File {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("config {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("config {}", path.display()))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            // toml's own message draws the line over several lines; an operator greps for one.
+            let line = error.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+            let message = error.message().replace('\n', " ");
+            match line {
+                Some(before) => {
+                    let written = text.lines().nth(before).unwrap_or_default().trim();
+                    anyhow::anyhow!("line {}: `{written}`: {message}", before.saturating_add(1))
+                }
+                None => anyhow::anyhow!(message),
+            }
+        })
+    }
+}
+
+fn parse_all(key: &str, addresses: &[impl AsRef<str>]) -> anyhow::Result<Vec<Multiaddr>> {
+    let parse = |text: &str| text.parse().map_err(|error| anyhow::anyhow!("{key}: {text}: {error}"));
+    addresses.iter().map(|text| parse(text.as_ref())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_named_in_one_line() {
+        let error = File::parse("listne = []").unwrap_err().to_string();
+        assert!(error.contains("listne") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_its_line() {
+        let error = File::parse("data_dir = \"d\"\n[limits]\nconnections = \"many\"").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("connections"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named_with_its_key() {
+        let error = parse_all("listen", &["/ip4/1.2.3/tcp/1"]).unwrap_err().to_string();
+        assert!(error.starts_with("listen: /ip4/1.2.3/tcp/1"), "{error}");
+    }
+}

@@ -1,0 +1,70 @@
+//! `peerloom run`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use peerloom_core::Keypair;
+use peerloom_node::{Node, NodeBuilder};
+use peerloom_quic::WebTransportTransport;
+use peerloom_tcp::TcpTransport;
+use peerloom_webrtc::WebRtcDirectTransport;
+use peerloom_websocket::WebSocketTransport;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{cli::RunArguments, config::Config, echo, identity, status};
+
+pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    let config = Config::load(arguments)?;
+    let keypair = identity::load_or_create(&config.data_dir)?;
+    // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+
+    let node = builder(keypair, Storage::Directory(config.data_dir))?.limits(config.limits).build();
+    echo::serve(&node)?;
+    peerloom_perf::serve(&node)?;
+    let status = status::Status::bind(config.status, &node).await?;
+
+    println!("peer {}", node.peer_id());
+    println!("status http://{}", status.address());
+    for address in config.listen {
+        for reachable in node.listen(address).await? {
+            println!("listen {reachable}");
+        }
+    }
+    println!("ready");
+
+    tokio::select! {
+        outcome = status.serve() => outcome?,
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
+    }
+    tracing::info!("closing");
+    node.close().await;
+    Ok(())
+}
+
+/// Where a node keeps its certificates.
+pub(crate) enum Storage {
+    /// In files, so that the addresses that contain their hashes survive a restart.
+    Directory(PathBuf),
+    /// Nowhere: a node that only dials.
+    Memory,
+}
+
+/// A node with every native transport.
+pub(crate) fn builder(keypair: Keypair, storage: Storage) -> anyhow::Result<NodeBuilder> {
+    let (web_transport, web_rtc) = match storage {
+        Storage::Directory(directory) => (
+            WebTransportTransport::persistent(keypair.clone(), &directory.join("webtransport"))?,
+            WebRtcDirectTransport::persistent(keypair.clone(), &directory.join("webrtc"))?,
+        ),
+        Storage::Memory => {
+            (WebTransportTransport::new(keypair.clone())?, WebRtcDirectTransport::new(keypair.clone())?)
+        }
+    };
+    Ok(Node::builder(keypair.clone())
+        .transport(web_transport)
+        .transport(WebSocketTransport::new(keypair.clone()))
+        .transport(TcpTransport::new(keypair))
+        .transport(web_rtc))
+}

@@ -1,0 +1,148 @@
+//! The status port: `/health` for whoever supervises the node, `/metrics` for Prometheus.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
+use peerloom_node::{Direction, Node, NodeEvent};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tokio::net::TcpListener;
+
+pub(crate) struct Status {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: Node,
+    metrics: Metrics,
+}
+
+impl Status {
+    pub(crate) async fn bind(address: SocketAddr, node: &Node) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("status {address}"))?;
+        let address = listener.local_addr().with_context(|| format!("status {address}"))?;
+        Ok(Self { listener, address, shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node) }) })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the future is dropped.
+    pub(crate) async fn serve(self) -> anyhow::Result<()> {
+        let router = Router::new()
+            .route("/health", get(health))
+            .route("/metrics", get(metrics))
+            .with_state(self.shared);
+        axum::serve(self.listener, router).await.context("status port")
+    }
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let node = &shared.node;
+    let addresses: Vec<_> = node.listen_addresses().iter().map(ToString::to_string).collect();
+    Json(serde_json::json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "peer": node.peer_id().to_string(),
+        "addresses": addresses,
+        "connections": node.connections().len(),
+    }))
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shared.metrics.text(&shared.node))
+}
+
+struct Metrics {
+    registry: Registry,
+    connections: Gauge,
+    tasks: Gauge,
+    resident_memory: Gauge,
+    open_files: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirection {
+    direction: DirectionLabel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // The variants' names are the label's values.
+enum DirectionLabel {
+    inbound,
+    outbound,
+}
+
+impl Metrics {
+    fn new(node: &Node) -> Self {
+        let mut registry = Registry::with_prefix("peerloom");
+        let connections = Gauge::<i64>::default();
+        let tasks = Gauge::<i64>::default();
+        let resident_memory = Gauge::<i64>::default();
+        let open_files = Gauge::<i64>::default();
+        let established = Family::<ByDirection, Counter>::default();
+        let closed = Counter::<u64>::default();
+        let incoming_failed = Counter::<u64>::default();
+        let dials_failed = Counter::<u64>::default();
+        let events_missed = Counter::<u64>::default();
+        registry.register("connections", "Established connections", connections.clone());
+        registry.register("tasks", "Handshakes, stream handlers and protocol tasks", tasks.clone());
+        registry.register("resident_memory_bytes", "Resident memory of the process", resident_memory.clone());
+        registry.register("open_files", "Open file descriptors of the process", open_files.clone());
+        registry.register("connections_established", "Connections that became usable", established.clone());
+        registry.register("connections_closed", "Connections that ended", closed.clone());
+        registry.register("incoming_failed", "Inbound connections that failed before they were usable", incoming_failed.clone());
+        registry.register("dials_failed", "Dials by this node that failed", dials_failed.clone());
+        registry.register("events_missed", "Events that these counters were too slow for", events_missed.clone());
+
+        let mut events = node.events();
+        node.spawn(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    NodeEvent::ConnectionEstablished { connection, .. } => {
+                        let direction = match connection.direction {
+                            Direction::Inbound => DirectionLabel::inbound,
+                            Direction::Outbound => DirectionLabel::outbound,
+                        };
+                        established.get_or_create(&ByDirection { direction }).inc();
+                    }
+                    NodeEvent::ConnectionClosed { .. } => _ = closed.inc(),
+                    NodeEvent::IncomingFailed { .. } => _ = incoming_failed.inc(),
+                    NodeEvent::DialFailed { .. } => _ = dials_failed.inc(),
+                    NodeEvent::Lagged { missed } => _ = events_missed.inc_by(missed),
+                    _ => {}
+                }
+            }
+        });
+        Self { registry, connections, tasks, resident_memory, open_files }
+    }
+
+    fn text(&self, node: &Node) -> String {
+        let set = |gauge: &Gauge, value: usize| _ = gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.connections, node.connections().len());
+        set(&self.tasks, node.running_tasks());
+        set(&self.resident_memory, resident_memory().unwrap_or_default());
+        set(&self.open_files, std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default());
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Bytes, from the line `VmRSS: 1234 kB` of proc(5).
+fn resident_memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok()?.checked_mul(1024)
+}
