@@ -1,2 +1,61 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: the one entry to everything that is done with this repository. Each subcommand is a file of that
+//! name, and installs what it needs itself.
+
+#![allow(clippy::disallowed_methods, reason = "xtask runs natively only: std's clock is the right one")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use xshell::Shell;
+
+mod check;
+mod npm;
+mod setup;
+mod tools;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Builds, runs and checks Peerloom", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what this machine lacks; quick when nothing is missing
+    Setup,
+    /// Format, lint and type-check everything; warnings are errors
+    Check,
+    /// Build the npm package into npm/dist and print its sizes
+    Npm,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not by returning it, which would add a backtrace where RUST_BACKTRACE is set for the sake of tests.
+        Err(error) => {
+            eprintln!("\x1b[1;31merror:\x1b[0m {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let shell = Shell::new()?;
+    shell.change_dir(repository_root()?);
+    match command {
+        Command::Setup => setup::run(&shell),
+        Command::Check => check::run(&shell),
+        Command::Npm => npm::run(&shell),
+    }
+}
+
+/// Where the repository is checked out: cargo says so to what it runs.
+fn repository_root() -> Result<PathBuf> {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").context("start xtask with `cargo xtask`")?;
+    Ok(Path::new(&xtask).parent().context("xtask lies in the repository")?.to_owned())
+}

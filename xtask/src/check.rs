@@ -1,0 +1,135 @@
+//! `cargo xtask check`: what a machine can say about the code without running it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use xshell::{Shell, cmd};
+
+use crate::tools::{announce, cargo, node, run_at_most, wasm_target};
+use crate::{npm, setup};
+
+/// Crates that exist only in a page; a native build of them would be empty or fail.
+pub(crate) const PAGE_ONLY: [&str; 2] = ["peerloom-wasm", "peerloom-wasm-tests"];
+
+/// Crates that go into the page and therefore must be clean on wasm32 too.
+const IN_THE_PAGE: [&str; 5] =
+    ["peerloom-core", "peerloom-upgrade", "peerloom-node", "peerloom-wasm", "peerloom-wasm-tests"];
+
+/// The database is a few MB.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs every check, even after one failed, so that one run tells all.
+pub(crate) fn run(shell: &Shell) -> Result<()> {
+    let checks: [(&str, Check); 7] = [
+        ("rustfmt", rustfmt),
+        ("clippy (native)", clippy_native),
+        ("clippy (wasm32)", clippy_wasm32),
+        ("cargo-deny (licences, bans, sources)", deny),
+        ("cargo-deny (advisories)", advisories),
+        ("biome", biome),
+        ("tsc", tsc),
+    ];
+    let mut outcomes = Vec::new();
+    for (name, check) in checks {
+        announce(&format!("check: {name}"));
+        let start = Instant::now();
+        let outcome = check(shell).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            Outcome::Failed
+        });
+        outcomes.push((name, outcome, start.elapsed()));
+    }
+
+    println!();
+    for (name, outcome, took) in &outcomes {
+        let outcome = match outcome {
+            Outcome::Clean => "ok".to_owned(),
+            Outcome::Failed => "FAILED".to_owned(),
+            Outcome::Skipped(reason) => format!("skipped: {reason}"),
+        };
+        println!("  {name:<38} {:>6.1} s  {outcome}", took.as_secs_f64());
+    }
+    if outcomes.iter().any(|(_, outcome, _)| matches!(outcome, Outcome::Failed)) {
+        bail!("the checks failed");
+    }
+    Ok(())
+}
+
+type Check = fn(&Shell) -> Result<Outcome>;
+
+enum Outcome {
+    Clean,
+    Failed,
+    Skipped(&'static str),
+}
+
+fn rustfmt(shell: &Shell) -> Result<Outcome> {
+    setup::rust_components(shell)?;
+    cmd!(shell, "cargo fmt --all --check").run()?;
+    Ok(Outcome::Clean)
+}
+
+fn clippy_native(shell: &Shell) -> Result<Outcome> {
+    let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
+    cmd!(shell, "cargo clippy --locked --workspace {excluded...} --all-targets -- -D warnings").run()?;
+    Ok(Outcome::Clean)
+}
+
+fn clippy_wasm32(shell: &Shell) -> Result<Outcome> {
+    wasm_target::wasm_target(shell)?;
+    let packages = IN_THE_PAGE.iter().flat_map(|name| ["--package", name]);
+    cmd!(shell, "cargo clippy --locked {packages...} --target wasm32-unknown-unknown -- -D warnings")
+        .run()?;
+    // Its tests run in browsers; those of the other crates run natively.
+    cmd!(
+        shell,
+        "cargo clippy --locked --package peerloom-wasm-tests --tests --target wasm32-unknown-unknown"
+    )
+    .args(["--", "-D", "warnings"])
+    .run()?;
+    Ok(Outcome::Clean)
+}
+
+fn deny(shell: &Shell) -> Result<Outcome> {
+    let cargo_deny = cargo::cargo_deny(shell)?;
+    cmd!(shell, "{cargo_deny} --log-level error --locked check --hide-inclusion-graph licenses bans sources")
+        .run()?;
+    Ok(Outcome::Clean)
+}
+
+/// The database of advisories is a git repository, which a closed network cannot reach.
+fn advisories(shell: &Shell) -> Result<Outcome> {
+    let cargo_deny = cargo::cargo_deny(shell)?;
+    let fetch =
+        cmd!(shell, "{cargo_deny} --log-level error --locked fetch db").env("GIT_TERMINAL_PROMPT", "0");
+    let fetched = run_at_most(FETCH_LIMIT, &mut fetch.into())?;
+    if !fetched.is_some_and(|status| status.success()) {
+        return Ok(Outcome::Skipped("the advisory database cannot be fetched"));
+    }
+    cmd!(
+        shell,
+        "{cargo_deny} --log-level error --locked check --disable-fetch --hide-inclusion-graph advisories"
+    )
+    .run()?;
+    Ok(Outcome::Clean)
+}
+
+fn biome(shell: &Shell) -> Result<Outcome> {
+    let biome = node::npm_program(shell, "biome")?;
+    cmd!(shell, "{biome} check --error-on-warnings .").run()?;
+    Ok(Outcome::Clean)
+}
+
+/// Every folder with a tsconfig.json is checked by its own settings; all extend tsconfig.base.json.
+fn tsc(shell: &Shell) -> Result<Outcome> {
+    let tsc = node::npm_program(shell, "tsc")?;
+    let projects = npm::typescript_projects(shell)?;
+    if projects.is_empty() {
+        return Ok(Outcome::Skipped("there is no tsconfig.json yet"));
+    }
+    npm::bindings(shell)?;
+    for project in projects {
+        cmd!(shell, "{tsc} --noEmit --project {project}").run()?;
+    }
+    Ok(Outcome::Clean)
+}
