@@ -5,11 +5,33 @@
 //! Nothing here opens a socket. The only platform-dependent part is [`runtime`]: a clock, a timer and task spawning that
 //! are the same to their callers natively and in a web page.
 
+pub mod framing;
+mod keys;
+mod multiaddr;
+mod multibase;
+pub mod multihash;
+pub mod multistream_select;
+mod peer_id;
+mod peer_record;
+mod protocol_name;
 pub mod runtime;
+mod signed_envelope;
 mod stream;
 mod transport;
+pub mod varint;
+pub mod webrtc_stream;
 
+pub use keys::{InvalidSignature, KeyError, Keypair, MAX_ENCODED_KEY_BYTES, PublicKey, RSA_BITS};
+pub use multiaddr::{MAX_BYTES as MAX_MULTIADDR_BYTES, MAX_COMPONENTS as MAX_MULTIADDR_COMPONENTS};
+pub use multiaddr::{Multiaddr, MultiaddrError, Protocol, Protocols};
+pub use multihash::{Multihash, MultihashError};
+pub use multistream_select::{NegotiatedStream, NegotiationError, negotiate_inbound, negotiate_outbound};
+pub use peer_id::{PeerId, PeerIdError};
+pub use peer_record::{PeerRecord, PeerRecordError};
+pub use protocol_name::{ProtocolName, ProtocolNameError};
+pub use signed_envelope::{EnvelopeError, MAX_ENVELOPE_BYTES, SignedEnvelope};
 pub use stream::{Stream, StreamError, StreamExt, StreamIo};
 pub use transport::{
-    Connection, ConnectionError, DialError, HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Transport,
+    Connection, ConnectionError, DialError, HandshakeError, Incoming, ListenError, Listener, ListenerEvent,
+    Transport,
 };

@@ -64,6 +64,9 @@ pub enum StreamError {
     /// The connection under the stream is over.
     #[error("connection lost: {0}")]
     ConnectionLost(#[from] Arc<ConnectionError>),
+    /// The remote does not speak the protocol that we opened the stream for.
+    #[error("the remote does not support the protocol")]
+    ProtocolNotSupported,
     /// The remote broke the protocol that frames this stream.
     #[error("protocol violation: {0}")]
     Protocol(&'static str),
@@ -75,6 +78,7 @@ impl From<StreamError> for io::Error {
             StreamError::Reset { .. } => io::ErrorKind::ConnectionReset,
             StreamError::WriteClosed => io::ErrorKind::BrokenPipe,
             StreamError::ConnectionLost(_) => io::ErrorKind::ConnectionAborted,
+            StreamError::ProtocolNotSupported => io::ErrorKind::Unsupported,
             StreamError::Protocol(_) => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)
@@ -156,7 +160,11 @@ impl<S> StreamIo<S> {
 }
 
 impl<S: Stream + Unpin> AsyncRead for StreamIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
             match ready!(self.stream.poll_read(cx))? {
                 Some(chunk) => self.unread = chunk,
