@@ -25,8 +25,8 @@ pub enum NodeEvent {
         /// Whether none to this peer is left: the peer has gone.
         last: bool,
     },
-    /// Identify has told who a peer is; the [`PeerStore`](crate::PeerStore) has the details.
-    PeerIdentified {
+    /// The [`PeerStore`](crate::PeerStore) has new details of a peer; identify has told them, for example.
+    PeerUpdated {
         /// The peer.
         peer: PeerId,
     },
@@ -82,12 +82,12 @@ impl Events {
 }
 
 /// The writing end, gone once the node is closed.
-#[derive(Debug)]
-pub(crate) struct EventSender(parking_lot::Mutex<Option<broadcast::Sender<NodeEvent>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct EventSender(Arc<parking_lot::Mutex<Option<broadcast::Sender<NodeEvent>>>>);
 
 impl EventSender {
     pub(crate) fn new() -> Self {
-        Self(parking_lot::Mutex::new(Some(broadcast::Sender::new(EVENT_BACKLOG))))
+        Self(Arc::new(parking_lot::Mutex::new(Some(broadcast::Sender::new(EVENT_BACKLOG)))))
     }
 
     pub(crate) fn emit(&self, event: NodeEvent) {

@@ -288,12 +288,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(keypair: Keypair, transports: Vec<Box<dyn Transport>>, limits: Limits) -> Self {
+        let events = EventSender::new();
         Self {
             keypair,
             transports,
-            peer_store: PeerStore::new(limits.stored_peers),
+            peer_store: PeerStore::new(limits.stored_peers, events.clone()),
             router: Router::default(),
-            events: EventSender::new(),
+            events,
             connections: Mutex::default(),
             listeners: Mutex::default(),
             dials: Mutex::default(),

@@ -5,6 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::RwLock;
 use peerloom_core::{Multiaddr, PeerId, ProtocolName, PublicKey, SignedEnvelope, runtime::Instant};
 
+use crate::event::{EventSender, NodeEvent};
+
 /// Addresses kept for one peer; the one that was last seen earliest makes room.
 pub const MAX_ADDRESSES_PER_PEER: usize = 32;
 /// How long an address is believed without being confirmed.
@@ -15,6 +17,7 @@ pub const ADDRESS_TTL: Duration = Duration::from_secs(3600);
 pub struct PeerStore {
     peers: RwLock<HashMap<PeerId, Entry>>,
     capacity: usize,
+    events: EventSender,
 }
 
 /// What identify told of a peer.
@@ -51,8 +54,8 @@ struct StoredAddress {
 }
 
 impl PeerStore {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { peers: RwLock::new(HashMap::new()), capacity: capacity.max(1) }
+    pub(crate) fn new(capacity: usize, events: EventSender) -> Self {
+        Self { peers: RwLock::new(HashMap::new()), capacity: capacity.max(1), events }
     }
 
     /// Adds an address at which `peer` may be reached. A final `/p2p/…` is left off; one that names another peer makes
@@ -87,9 +90,10 @@ impl PeerStore {
         self.peers.read().get(&peer).is_some_and(|entry| entry.details.protocols.contains(protocol))
     }
 
-    /// Changes what is known of `peer` in one step.
+    /// Changes what is known of `peer` in one step, and tells so by [`NodeEvent::PeerUpdated`].
     pub fn update(&self, peer: PeerId, change: impl FnOnce(&mut PeerDetails)) {
         self.with_entry(peer, Instant::now(), |entry| change(&mut entry.details));
+        self.events.emit(NodeEvent::PeerUpdated { peer });
     }
 
     /// Forgets a peer.
@@ -155,7 +159,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn addresses_expire_and_the_last_seen_comes_first() {
-        let store = PeerStore::new(10);
+        let store = PeerStore::new(10, EventSender::new());
         let peer = Keypair::generate().peer_id();
         store.add_address(peer, &address(1));
         tokio::time::advance(ADDRESS_TTL / 2).await;
@@ -167,7 +171,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_names_another_peer_is_ignored() {
-        let store = PeerStore::new(10);
+        let store = PeerStore::new(10, EventSender::new());
         let (peer, other) = (Keypair::generate().peer_id(), Keypair::generate().peer_id());
         store.add_address(peer, &address(1).with_peer_id(other));
         assert!(store.addresses(peer).is_empty());
@@ -175,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_forgets_the_peer_that_was_untouched_for_longest() {
-        let store = PeerStore::new(2);
+        let store = PeerStore::new(2, EventSender::new());
         let peers: Vec<_> = (0..3).map(|_| Keypair::generate().peer_id()).collect();
         for peer in &peers {
             store.add_address(*peer, &address(1));
@@ -187,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_with_endless_addresses_keeps_only_the_newest() {
-        let store = PeerStore::new(2);
+        let store = PeerStore::new(2, EventSender::new());
         let peer = Keypair::generate().peer_id();
         for port in 1..=200 {
             store.add_address(peer, &address(port));

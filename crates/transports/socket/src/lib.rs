@@ -1,4 +1,5 @@
 //! What Peerloom's native transports share of the operating system: sockets, and the addresses they are bound to.
 
+pub mod address;
 #[cfg(feature = "udp")]
 pub mod udp;
