@@ -10,9 +10,14 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use xshell::Shell;
 
+mod background;
 mod check;
+mod demo;
 mod npm;
+mod peerloom_server;
 mod setup;
+mod static_server;
+mod test;
 mod tools;
 
 #[derive(Parser)]
@@ -26,7 +31,19 @@ struct Arguments {
 enum Command {
     /// Install what this machine lacks; quick when nothing is missing
     Setup,
-    /// Format, lint and type-check everything; warnings are errors
+    /// Start a server and a web page that connects to it, and print the page's URL
+    Demo {
+        /// The port of the page on 127.0.0.1; if it is taken, a free one is used
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Run every test: natively, in browsers and against foreign peers
+    Test {
+        /// Only the suites whose name contains this
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+    },
+    /// Check formatting, lints, types, licences and dependencies; warnings are errors
     Check,
     /// Build the npm package into npm/dist and print its sizes
     Npm,
@@ -49,6 +66,8 @@ fn run(command: Command) -> Result<()> {
     shell.change_dir(repository_root()?);
     match command {
         Command::Setup => setup::run(&shell),
+        Command::Demo { port } => demo::run(&shell, port),
+        Command::Test { filter } => test::run(&shell, filter.as_deref().unwrap_or_default()),
         Command::Check => check::run(&shell),
         Command::Npm => npm::run(&shell),
     }

@@ -1,0 +1,113 @@
+//! `cargo xtask test`: every test there is, and one line at the end that counts them.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use xshell::{Cmd, Shell, cmd};
+
+use crate::background;
+use crate::check::PAGE_ONLY;
+use crate::test::tally::Tally;
+use crate::tools::{announce, cargo, debian, wasm_target};
+
+mod servers;
+mod tally;
+
+type Suite = fn(&Shell) -> Result<Tally>;
+
+/// In the order of running: what fails soonest and explains most comes first.
+const SUITES: [(&str, Suite); 3] =
+    [("native", native), ("wasm in Chromium", wasm_in_chromium), ("wasm in Firefox", wasm_in_firefox)];
+
+/// Runs the suites whose name contains `filter`.
+pub(crate) fn run(shell: &Shell, filter: &str) -> Result<()> {
+    background::end_with_xtask()?;
+    let mut rows = Vec::new();
+    for (name, suite) in SUITES.iter().filter(|(name, _)| name.contains(filter)) {
+        announce(&format!("test: {name}"));
+        let start = Instant::now();
+        // A suite that cannot even start must not look like one without failures.
+        let tally = suite(shell).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            Tally::broken()
+        });
+        rows.push((*name, tally, start.elapsed()));
+    }
+    if rows.is_empty() {
+        let names: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
+        bail!("no suite's name contains {filter:?}; there are: {}", names.join(", "));
+    }
+
+    println!("\n{:<28} {:>8} {:>8} {:>8} {:>10}", "suite", "passed", "failed", "skipped", "time");
+    let mut total = Tally::default();
+    for (name, tally, took) in rows {
+        let (passed, failed, skipped) = (tally.passed, tally.failed, tally.skipped.len());
+        println!("{name:<28} {passed:>8} {failed:>8} {skipped:>8} {:>8.1} s", took.as_secs_f64());
+        total.add(tally);
+    }
+    for skipped in &total.skipped {
+        println!("skipped: {skipped}");
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped.len());
+    if total.failed > 0 {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// Everything that runs without a browser: unit and property tests, transports, simulated networks.
+fn native(shell: &Shell) -> Result<Tally> {
+    let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
+    counted(cmd!(shell, "cargo test --locked --workspace {excluded...} --no-fail-fast"))
+}
+
+fn wasm_in_chromium(shell: &Shell) -> Result<Tally> {
+    let chromedriver = debian::browsers(shell)?.chromedriver;
+    wasm(shell, &["--chrome".as_ref(), "--chromedriver".as_ref(), &chromedriver])
+}
+
+fn wasm_in_firefox(shell: &Shell) -> Result<Tally> {
+    debian::browsers(shell)?;
+    let geckodriver = cargo::geckodriver(shell)?;
+    wasm(shell, &["--firefox".as_ref(), "--geckodriver".as_ref(), &geckodriver])
+}
+
+/// The tests of wasm-tests/, in a browser, against real servers.
+fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
+    wasm_target::wasm_target(shell)?;
+    cargo::wasm_bindgen(shell)?;
+    let wasm_pack = cargo::wasm_pack(shell)?;
+    let _servers = servers::start(shell)?;
+    counted(
+        cmd!(shell, "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked")
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
+    )
+}
+
+/// Runs a command that prints test results: shows them as they come, and counts.
+fn counted(command: Cmd<'_>) -> Result<Tally> {
+    eprintln!("$ {command}");
+    let mut command = Command::from(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{command:?} does not start"))?;
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == 0 {
+        eprintln!("{command:?} ended with {status}");
+        tally.add(Tally::broken());
+    }
+    Ok(tally)
+}
