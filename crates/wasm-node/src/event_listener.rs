@@ -1,0 +1,31 @@
+use wasm_bindgen::{JsCast, closure::Closure};
+use web_sys::{Event, EventTarget};
+
+/// A listener on a browser object. Dropping it removes it and frees the closure.
+pub(crate) struct EventListener {
+    target: EventTarget,
+    kind: &'static str,
+    callback: Closure<dyn FnMut(Event)>,
+}
+
+impl EventListener {
+    /// Calls `callback` for every event of this kind; the caller knows the kind's event type `E`.
+    pub(crate) fn new<E: JsCast>(
+        target: &EventTarget,
+        kind: &'static str,
+        mut callback: impl FnMut(E) + 'static,
+    ) -> Self {
+        let callback = Closure::<dyn FnMut(Event)>::new(move |event: Event| callback(event.unchecked_into()));
+        // Fails on no browser: it would have to refuse a function.
+        let _ = target.add_event_listener_with_callback(kind, callback.as_ref().unchecked_ref());
+        Self { target: target.clone(), kind, callback }
+    }
+}
+
+impl Drop for EventListener {
+    fn drop(&mut self) {
+        let _ = self
+            .target
+            .remove_event_listener_with_callback(self.kind, self.callback.as_ref().unchecked_ref());
+    }
+}

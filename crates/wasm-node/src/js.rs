@@ -1,0 +1,38 @@
+//! Small things that every use of browser objects needs.
+
+use js_sys::{Promise, Reflect};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+
+/// A browser's error in its own words.
+pub(crate) fn describe(error: &JsValue) -> String {
+    if let Some(error) = error.dyn_ref::<js_sys::Error>() {
+        let message = String::from(error.message());
+        if !message.is_empty() {
+            return message;
+        }
+        return error.name().into();
+    }
+    error.as_string().unwrap_or_else(|| "the browser gives no reason".into())
+}
+
+/// Leaves a promise to itself. Nobody wants to know that it was rejected, so the console must not say so either.
+pub(crate) fn forget(promise: Promise) {
+    drop(JsFuture::from(promise));
+}
+
+/// A property of an object; undefined if it has none.
+pub(crate) fn property(object: &JsValue, name: &str) -> JsValue {
+    Reflect::get(object, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED)
+}
+
+/// Sets a property of an object that we have just made.
+pub(crate) fn set_property(object: &JsValue, name: &str, value: &JsValue) {
+    // Only frozen objects and proxies refuse.
+    let _ = Reflect::set(object, &JsValue::from_str(name), value);
+}
+
+/// Whether the page's (or worker's) global object has this interface.
+pub(crate) fn has_global(name: &str) -> bool {
+    !property(&js_sys::global(), name).is_undefined()
+}

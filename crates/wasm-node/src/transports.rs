@@ -1,0 +1,12 @@
+//! [`Transport`](peerloom_core::Transport)s on the browser's own networking objects. A page can dial, not listen.
+
+mod address;
+mod closed;
+mod pending;
+pub mod webrtc_direct;
+pub mod websocket;
+pub mod webtransport;
+
+pub use webrtc_direct::WebRtcDirectTransport;
+pub use websocket::WebSocketTransport;
+pub use webtransport::WebTransportTransport;
