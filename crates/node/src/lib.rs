@@ -40,5 +40,5 @@ pub use dial::{ConnectError, DialTarget};
 pub use event::{Events, NodeEvent};
 pub use limits::Limits;
 pub use node::{Node, OpenStreamError, StreamTarget, WeakNode};
-pub use peer_store::{PeerDetails, PeerStore};
+pub use peer_store::{ADDRESS_TTL, MAX_ADDRESSES_PER_PEER, PeerDetails, PeerStore};
 pub use router::{HandleError, IncomingStream};

@@ -27,7 +27,10 @@ impl Listeners {
     pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
         let mut ids: Vec<_> = self.by_id.keys().copied().collect();
         ids.sort_unstable();
-        ids.iter().filter_map(|id| self.by_id.get(id)).flat_map(|entry| entry.addresses.iter().cloned()).collect()
+        ids.iter()
+            .filter_map(|id| self.by_id.get(id))
+            .flat_map(|entry| entry.addresses.iter().cloned())
+            .collect()
     }
 
     /// Closes every listener and takes no more.
@@ -69,7 +72,9 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
         // Without a slot no dialer is taken from the socket: strangers wait there, not in our memory.
         let Ok(slot) = shared.handshake_slots.clone().acquire_owned().await else { return };
         match listener.next().await {
-            Ok(ListenerEvent::Incoming(incoming)) => shared.tasks.spawn(admit(shared.clone(), incoming, slot)),
+            Ok(ListenerEvent::Incoming(incoming)) => {
+                shared.tasks.spawn(admit(shared.clone(), incoming, slot))
+            }
             Ok(ListenerEvent::AddressesChanged) => {
                 let addresses = listener.addresses();
                 if let Some(entry) = shared.listeners.lock().by_id.get_mut(&id) {

@@ -234,7 +234,9 @@ impl Node {
     /// Closes one connection, in an orderly way.
     pub async fn close_connection(&self, id: ConnectionId) {
         let connection = self.shared().connections.lock().by_id(id);
-        self.shared().close_connections(connection.map(|connection| (id, connection)).into_iter().collect()).await;
+        self.shared()
+            .close_connections(connection.map(|connection| (id, connection)).into_iter().collect())
+            .await;
     }
 
     /// Ends the node: no further connections, goodbye to every peer within [`Limits::close_timeout`], then the end of every

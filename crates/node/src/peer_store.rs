@@ -132,7 +132,8 @@ impl Entry {
             return;
         }
         if self.addresses.len() >= MAX_ADDRESSES_PER_PEER {
-            let oldest = self.addresses.iter().enumerate().min_by_key(|(_, stored)| stored.seen).map(|(at, _)| at);
+            let oldest =
+                self.addresses.iter().enumerate().min_by_key(|(_, stored)| stored.seen).map(|(at, _)| at);
             if let Some(oldest) = oldest {
                 self.addresses.swap_remove(oldest);
             }

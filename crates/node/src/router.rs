@@ -62,7 +62,12 @@ where
 pub(crate) struct Router(RwLock<HashMap<ProtocolName, Handler>>);
 
 impl Router {
-    pub(crate) fn insert(&self, protocol: ProtocolName, handler: Handler, limit: usize) -> Result<(), HandleError> {
+    pub(crate) fn insert(
+        &self,
+        protocol: ProtocolName,
+        handler: Handler,
+        limit: usize,
+    ) -> Result<(), HandleError> {
         let mut handlers = self.0.write();
         if handlers.contains_key(&protocol) {
             return Err(HandleError::AlreadyHandled { protocol });

@@ -81,7 +81,10 @@ impl Identification {
                 .map(|address| Bytes::copy_from_slice(address.as_bytes()))
                 .collect(),
             protocols: self.protocols.iter().map(|protocol| protocol.as_str().to_owned()).collect(),
-            observed_addr: self.observed_address.as_ref().map(|address| Bytes::copy_from_slice(address.as_bytes())),
+            observed_addr: self
+                .observed_address
+                .as_ref()
+                .map(|address| Bytes::copy_from_slice(address.as_bytes())),
             protocol_version: self.protocol_version.clone(),
             agent_version: self.agent_version.clone(),
             signed_peer_record: self.signed_record.as_ref().map(|record| record.encode_protobuf().into()),
@@ -105,7 +108,12 @@ impl Identification {
                 .take(MAX_ADDRESSES)
                 .filter_map(|bytes| Multiaddr::from_bytes(bytes).ok())
                 .collect(),
-            protocols: wire.protocols.iter().take(MAX_PROTOCOLS).filter_map(|name| name.parse().ok()).collect(),
+            protocols: wire
+                .protocols
+                .iter()
+                .take(MAX_PROTOCOLS)
+                .filter_map(|name| name.parse().ok())
+                .collect(),
             observed_address: wire.observed_addr.and_then(|bytes| Multiaddr::from_bytes(&bytes).ok()),
             protocol_version: wire.protocol_version.map(shorten),
             agent_version: wire.agent_version.map(shorten),

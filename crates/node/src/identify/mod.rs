@@ -24,7 +24,8 @@ use peerloom_core::{
 };
 
 pub use self::message::{
-    Identification, MAX_ADDRESSES, MAX_MESSAGE_LENGTH, MAX_MESSAGES, MAX_PROTOCOLS, MAX_VERSION_LENGTH, MessageError,
+    Identification, MAX_ADDRESSES, MAX_MESSAGE_LENGTH, MAX_MESSAGES, MAX_PROTOCOLS, MAX_VERSION_LENGTH,
+    MessageError,
 };
 use self::push_limit::PushLimit;
 use crate::{
@@ -110,7 +111,8 @@ pub enum IdentifyError {
 
 /// Answers, asks on every new connection, and pushes on every change.
 pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleError> {
-    let identify = Arc::new(Identify { node: node.downgrade(), config, sequence: AtomicU64::new(now_millis()) });
+    let identify =
+        Arc::new(Identify { node: node.downgrade(), config, sequence: AtomicU64::new(now_millis()) });
     let pushes = Arc::new(PushLimit::default());
 
     let answering = identify.clone();
@@ -147,7 +149,9 @@ pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleErr
             match event {
                 NodeEvent::ConnectionEstablished { connection, .. } => identify.spawn_ask(connection),
                 NodeEvent::ConnectionClosed { connection, last: true, .. } => pushes.forget(connection.peer),
-                NodeEvent::ListenAddressesChanged { .. } | NodeEvent::ProtocolsChanged => identify.spawn_push(),
+                NodeEvent::ListenAddressesChanged { .. } | NodeEvent::ProtocolsChanged => {
+                    identify.spawn_push()
+                }
                 NodeEvent::Lagged { .. } => identify.spawn_ask_unidentified(),
                 _ => {}
             }
@@ -237,7 +241,8 @@ impl Identify {
     /// Who we are, to the remote of this connection.
     fn identification(&self, connection: Option<&ConnectionInfo>) -> Option<Identification> {
         let node = self.node.upgrade()?;
-        let addresses: Vec<_> = node.listen_addresses().iter().map(|address| address.without_peer_id()).collect();
+        let addresses: Vec<_> =
+            node.listen_addresses().iter().map(|address| address.without_peer_id()).collect();
         let record = PeerRecord::seal(node.keypair(), self.sequence.load(Ordering::Relaxed), &addresses);
         Some(Identification {
             public_key: Some(node.keypair().public().clone()),
@@ -305,7 +310,9 @@ fn store(peers: &PeerStore, peer: PeerId, told: Identification, record: Option<P
     // An older record is a replay or came the longer way; the same one again confirms its addresses.
     let stale = known.is_some() && sequence < known;
     if !stale {
-        for address in record.map_or(told.listen_addresses, |record| record.addresses).iter().take(MAX_ADDRESSES) {
+        for address in
+            record.map_or(told.listen_addresses, |record| record.addresses).iter().take(MAX_ADDRESSES)
+        {
             peers.add_address(peer, address);
         }
     }
