@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use xshell::Shell;
 
 mod background;
+mod bench;
 mod check;
 mod demo;
 mod npm;
@@ -45,6 +46,14 @@ enum Command {
     },
     /// Check formatting, lints, types, licences and dependencies; warnings are errors
     Check,
+    /// Measure ours beside others, and print a table
+    Bench {
+        /// What to measure: browser
+        name: String,
+        /// Write the rows to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Build the npm package into npm/dist and print its sizes
     Npm,
 }
@@ -69,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { port } => demo::run(&shell, port),
         Command::Test { filter } => test::run(&shell, filter.as_deref().unwrap_or_default()),
         Command::Check => check::run(&shell),
+        Command::Bench { name, json } => bench::run(&shell, &name, json.as_deref()),
         Command::Npm => npm::run(&shell),
     }
 }

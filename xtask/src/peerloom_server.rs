@@ -31,6 +31,13 @@ pub(crate) fn build(shell: &Shell) -> Result<PathBuf> {
     Ok(npm::target_folder(shell)?.join("debug/peerloom"))
 }
 
+/// Compiles `peerloom` as it is released, for measurements.
+pub(crate) fn build_release(shell: &Shell) -> Result<PathBuf> {
+    crate::tools::announce("Compiling the server as it is released");
+    cmd!(shell, "cargo build --locked --package peerloom-server --bin peerloom --release").run()?;
+    Ok(npm::target_folder(shell)?.join("release/peerloom"))
+}
+
 /// A running server with an identity of its own, which ends when this is dropped.
 pub(crate) struct PeerloomServer {
     process: Background,
