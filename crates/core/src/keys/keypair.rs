@@ -66,7 +66,9 @@ impl Keypair {
     /// Parses the protobuf message `PrivateKey` of an Ed25519 key, in its present and in its older form.
     pub fn decode_protobuf(bytes: &[u8]) -> Result<Self, KeyError> {
         const MALFORMED: KeyError = KeyError::Malformed("Ed25519 private");
-        let (key_type, data) = protobuf::decode(bytes)?;
+        // So that whoever brings the file of an RSA key, which is the longest, hears that it is the type that is wrong.
+        const MAX_BYTES: usize = 8 * 1024;
+        let (key_type, data) = protobuf::decode(bytes, MAX_BYTES)?;
         if key_type != protobuf::ED25519 {
             return Err(KeyError::UnsupportedType(key_type));
         }

@@ -19,7 +19,7 @@ pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It is longer than [`MAX_ENCODED_KEY_BYTES`].
+    /// It is longer than [`MAX_ENCODED_KEY_BYTES`], or a private key that is longer than any.
     #[error("key of {0} bytes is longer than any that is accepted")]
     TooLong(usize),
     /// The protobuf message is not exactly a type and data, in the one encoding that the spec allows.

@@ -3,7 +3,7 @@
 
 #![warn(clippy::arithmetic_side_effects)]
 
-use super::{KeyError, MAX_ENCODED_KEY_BYTES};
+use super::KeyError;
 use crate::varint;
 
 pub(super) const RSA: u64 = 0;
@@ -25,8 +25,8 @@ pub(super) fn encode(key_type: u64, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<(u64, &[u8]), KeyError> {
-    if bytes.len() > MAX_ENCODED_KEY_BYTES {
+pub(super) fn decode(bytes: &[u8], max: usize) -> Result<(u64, &[u8]), KeyError> {
+    if bytes.len() > max {
         return Err(KeyError::TooLong(bytes.len()));
     }
     let rest = bytes.strip_prefix(&[TYPE_TAG]).ok_or(KeyError::Protobuf)?;

@@ -2,7 +2,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{InvalidSignature, KeyError, der, protobuf, verify};
+use super::{InvalidSignature, KeyError, MAX_ENCODED_KEY_BYTES, der, protobuf, verify};
 use crate::peer_id::PeerId;
 
 /// A peer's public key: Ed25519, secp256k1, ECDSA on P-256, or RSA of 2048 to 8192 bits.
@@ -24,7 +24,7 @@ pub(super) enum Kind {
 impl PublicKey {
     /// Parses the protobuf encoding, which must be the deterministic one.
     pub fn decode_protobuf(bytes: &[u8]) -> Result<Self, KeyError> {
-        let (key_type, data) = protobuf::decode(bytes)?;
+        let (key_type, data) = protobuf::decode(bytes, MAX_ENCODED_KEY_BYTES)?;
         let kind = match key_type {
             protobuf::ED25519 => Kind::Ed25519(data.try_into().map_err(|_| KeyError::Malformed("Ed25519"))?),
             protobuf::SECP256K1 => {
