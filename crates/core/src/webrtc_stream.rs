@@ -18,17 +18,16 @@ pub const MAX_RECEIVED_BYTES: usize = 257 * 1024;
 /// The most that one message carries: [`MAX_MESSAGE_BYTES`] less the prefix (2) and the field's key (1) and length (2).
 pub const MAX_PAYLOAD_BYTES: usize = MAX_MESSAGE_BYTES - 5;
 
-/// A message of nothing but a flag.
-type Control = [u8; 3];
-
 const FIN: u64 = 0;
 const STOP_SENDING: u64 = 1;
 const RESET_STREAM: u64 = 2;
 const FIN_ACK: u64 = 3;
 
-/// Protobuf: field number and wire type of `optional Flag flag = 1` and `optional bytes message = 2`.
+/// Protobuf: field number and wire type of `optional Flag flag = 1`, `optional bytes message = 2` and
+/// `optional uint32 errorCode = 3`, which is not in the spec yet but spoken by go-libp2p and js-libp2p.
 const FLAG_KEY: u8 = 0x08;
 const PAYLOAD_KEY: u8 = 0x12;
+const ERROR_CODE_KEY: u8 = 0x18;
 
 /// How far one direction of a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +54,8 @@ pub struct WebRtcStream {
     read: Half,
     /// What we send.
     write: Half,
+    /// What came with the remote's RESET_STREAM.
+    reset_code: u32,
     fin_acked: bool,
     owes_fin_ack: bool,
 }
@@ -65,6 +66,7 @@ impl Default for WebRtcStream {
             partial: Vec::new(),
             read: Half::Open,
             write: Half::Open,
+            reset_code: 0,
             fin_acked: false,
             owes_fin_ack: false,
         }
@@ -112,6 +114,11 @@ impl WebRtcStream {
         self.write
     }
 
+    /// The error code with which the remote abandoned what we read; 0 if it gave none.
+    pub fn reset_code(&self) -> u32 {
+        self.reset_code
+    }
+
     /// Whether everything that we wrote has arrived: the remote has acknowledged our FIN.
     pub fn is_write_acknowledged(&self) -> bool {
         self.fin_acked
@@ -136,42 +143,45 @@ impl WebRtcStream {
     }
 
     /// Closes the write half. The message to send, or `None` if there is nothing to close any more.
-    pub fn finish(&mut self) -> Option<Control> {
+    pub fn finish(&mut self) -> Option<Vec<u8>> {
         (self.write == Half::Open).then(|| {
             self.write = Half::Finished;
-            control(FIN)
+            control(FIN, 0)
         })
     }
 
-    /// Abandons the write half. The message to send, or `None` if it was at its end.
-    pub fn reset(&mut self) -> Option<Control> {
+    /// Abandons the write half, with an error code unless it is 0. The message to send, or `None` if it was at its end.
+    pub fn reset(&mut self, code: u32) -> Option<Vec<u8>> {
         let had_more = self.write == Half::Open || self.write == Half::Finished && !self.fin_acked;
         self.write = Half::Abandoned;
-        had_more.then(|| control(RESET_STREAM))
+        had_more.then(|| control(RESET_STREAM, code))
     }
 
-    /// Abandons the read half: whatever else arrives is dropped. The message to send, or `None` if it was at its end.
-    pub fn stop(&mut self) -> Option<Control> {
+    /// Abandons the read half, with an error code unless it is 0; whatever else arrives is dropped. The message to send, or `None` if it was at its end.
+    pub fn stop(&mut self, code: u32) -> Option<Vec<u8>> {
         (self.read == Half::Open).then(|| {
             self.read = Half::Abandoned;
-            control(STOP_SENDING)
+            control(STOP_SENDING, code)
         })
     }
 
     /// The acknowledgement that we owe the remote. It is to be sent at once, read or not: the remote may wait for it.
-    pub fn acknowledgement(&mut self) -> Option<Control> {
-        std::mem::take(&mut self.owes_fin_ack).then(|| control(FIN_ACK))
+    pub fn acknowledgement(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.owes_fin_ack).then(|| control(FIN_ACK, 0))
     }
 
     fn message(&mut self, mut message: Bytes, payload: &mut impl FnMut(Bytes)) -> Result<(), FramingError> {
         let mut flag = None;
         let mut data = Bytes::new();
+        let mut code = 0;
         while !message.is_empty() {
             let key = take_varint(&mut message)?;
             // Protobuf: of a field that is there twice, the last one counts; unknown fields are skipped.
             match (key >> 3, key & 7) {
                 (1, 0) => flag = Some(take_varint(&mut message)?),
                 (2, 2) => data = take_prefixed(&mut message)?,
+                // A uint32 is cut off to its low bits by protobuf's rules.
+                (3, 0) => code = take_varint(&mut message)? as u32,
                 (_, 0) => _ = take_varint(&mut message)?,
                 (_, 1) => _ = take(&mut message, 8)?,
                 (_, 2) => _ = take_prefixed(&mut message)?,
@@ -190,7 +200,10 @@ impl WebRtcStream {
                     self.read = Half::Finished;
                 }
             }
-            Some(RESET_STREAM) => self.read = Half::Abandoned,
+            Some(RESET_STREAM) => {
+                self.read = Half::Abandoned;
+                self.reset_code = code;
+            }
             Some(STOP_SENDING) if self.write == Half::Open => self.write = Half::Abandoned,
             Some(FIN_ACK) if self.write == Half::Finished => self.fin_acked = true,
             // Nothing that changes anything, or a flag of the future.
@@ -200,9 +213,16 @@ impl WebRtcStream {
     }
 }
 
-/// Both lengths are below 128: one byte each.
-fn control(flag: u64) -> Control {
-    [2, FLAG_KEY, flag as u8]
+/// A message of nothing but a flag and, unless it is 0, an error code.
+fn control(flag: u64, code: u32) -> Vec<u8> {
+    let mut body = vec![FLAG_KEY, flag as u8];
+    if code != 0 {
+        body.push(ERROR_CODE_KEY);
+        varint::encode(code.into(), &mut body);
+    }
+    let mut message = Vec::with_capacity(body.len().saturating_add(1));
+    varint::encode_prefixed(&body, &mut message);
+    message
 }
 
 fn take_varint(message: &mut Bytes) -> Result<u64, FramingError> {
@@ -264,9 +284,9 @@ mod tests {
     #[test]
     fn fin_is_acknowledged_after_we_have_stopped_reading() {
         let mut stream = WebRtcStream::default();
-        assert!(stream.stop().is_some());
+        assert!(stream.stop(0).is_some());
         assert!(receive(&mut stream, &stream_message(b"late", Some(FIN))).unwrap().is_empty());
-        assert_eq!(stream.acknowledgement(), Some(control(FIN_ACK)));
+        assert_eq!(stream.acknowledgement(), Some(control(FIN_ACK, 0)));
         assert_eq!(stream.acknowledgement(), None);
         assert_eq!(stream.read_half(), Half::Abandoned);
     }
@@ -274,24 +294,25 @@ mod tests {
     #[test]
     fn stop_sending_ends_our_half_and_not_the_remotes() {
         let mut stream = WebRtcStream::default();
-        receive(&mut stream, &control(STOP_SENDING)).unwrap();
+        receive(&mut stream, &control(STOP_SENDING, 0)).unwrap();
         assert_eq!((stream.read_half(), stream.write_half()), (Half::Open, Half::Abandoned));
-        assert_eq!((stream.finish(), stream.reset()), (None, None));
+        assert_eq!((stream.finish(), stream.reset(0)), (None, None));
         assert_eq!(receive(&mut stream, &stream_message(b"x", None)).unwrap(), b"x");
     }
 
     #[test]
     fn reset_ends_what_we_read() {
         let mut stream = WebRtcStream::default();
-        receive(&mut stream, &control(RESET_STREAM)).unwrap();
+        receive(&mut stream, &control(RESET_STREAM, 9)).unwrap();
         assert_eq!((stream.read_half(), stream.write_half()), (Half::Abandoned, Half::Open));
+        assert_eq!(stream.reset_code(), 9);
         assert_eq!(receive(&mut stream, &stream_message(b"x", None)).unwrap(), b"");
     }
 
     #[test]
     fn acknowledgement_of_what_was_never_finished_means_nothing() {
         let mut stream = WebRtcStream::default();
-        receive(&mut stream, &control(FIN_ACK)).unwrap();
+        receive(&mut stream, &control(FIN_ACK, 0)).unwrap();
         assert!(!stream.is_write_acknowledged());
     }
 

@@ -169,7 +169,11 @@ impl Channel {
 
     /// Gives up both halves, and the channel.
     fn abandon(&self, state: &mut State, error: StreamError) {
-        for message in [state.framing.reset(), state.framing.stop()].into_iter().flatten() {
+        let code = match &error {
+            StreamError::Reset { code } => *code,
+            _ => 0,
+        };
+        for message in [state.framing.reset(code), state.framing.stop(code)].into_iter().flatten() {
             self.send(&message);
         }
         self.discard(state);
@@ -264,7 +268,9 @@ impl Stream for DataChannelStream {
         match (state.framing.read_half(), &state.end) {
             (Half::Finished, _) => Poll::Ready(Ok(None)),
             (_, Some(end)) => Poll::Ready(Err(end.clone())),
-            (Half::Abandoned, None) => Poll::Ready(Err(StreamError::Reset { code: 0 })),
+            (Half::Abandoned, None) => {
+                Poll::Ready(Err(StreamError::Reset { code: state.framing.reset_code() }))
+            }
             (Half::Open, None) => {
                 state.reader = Some(cx.waker().clone());
                 Poll::Pending
@@ -319,7 +325,6 @@ impl Stream for DataChannelStream {
     fn reset(&mut self, code: u32) {
         self.reset = Some(code);
         if let Some(channel) = self.channel.take() {
-            // The framing has no place for the code.
             channel.fail(StreamError::Reset { code });
         }
     }
@@ -335,10 +340,10 @@ impl Drop for DataChannelStream {
         let acknowledged = {
             let mut state = channel.state.borrow_mut();
             let abandoned = match state.framing.write_half() {
-                Half::Open => state.framing.reset(),
+                Half::Open => state.framing.reset(0),
                 Half::Finished | Half::Abandoned => None,
             };
-            for message in [abandoned, state.framing.stop()].into_iter().flatten() {
+            for message in [abandoned, state.framing.stop(0)].into_iter().flatten() {
                 channel.send(&message);
             }
             channel.discard(&mut state);
