@@ -15,12 +15,9 @@ pub(crate) fn run(shell: &Shell) -> Result<()> {
     rust_components(shell)?;
     report(shell, "wasm32 std", &wasm_target::wasm_target(shell)?);
 
-    let browsers = debian::browsers(shell)?;
-    report(shell, "chromium", &browsers.chromium);
-    report(shell, "chromedriver", &browsers.chromedriver);
-    report(shell, "firefox", &browsers.firefox);
-    report(shell, "ip", &debian::iproute2(shell)?);
-
+    for (package, program) in debian::everything(shell)? {
+        report(shell, package, &program);
+    }
     report(shell, "wasm-bindgen", &cargo::wasm_bindgen(shell)?);
     report(shell, "wasm-pack", &cargo::wasm_pack(shell)?);
     report(shell, "geckodriver", &cargo::geckodriver(shell)?);

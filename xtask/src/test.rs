@@ -65,12 +65,12 @@ fn native(shell: &Shell) -> Result<Tally> {
 }
 
 fn wasm_in_chromium(shell: &Shell) -> Result<Tally> {
-    let chromedriver = debian::browsers(shell)?.chromedriver;
+    let chromedriver = debian::chromedriver(shell)?;
     wasm(shell, &["--chrome".as_ref(), "--chromedriver".as_ref(), &chromedriver])
 }
 
 fn wasm_in_firefox(shell: &Shell) -> Result<Tally> {
-    debian::browsers(shell)?;
+    debian::firefox(shell)?;
     let geckodriver = cargo::geckodriver(shell)?;
     wasm(shell, &["--firefox".as_ref(), "--geckodriver".as_ref(), &geckodriver])
 }

@@ -52,7 +52,7 @@ struct Sample {
 
 /// Opens `url` in Chromium and takes in what it reports.
 fn samples(shell: &Shell, url: &str) -> Result<Vec<Sample>> {
-    let chromium = debian::browsers(shell)?.chromium;
+    let chromium = debian::chromium(shell)?;
     let script = shell.current_dir().join("xtask/browser/run_page.mjs");
     let output = Command::new(node::node(shell)?)
         .args([script.as_os_str(), chromium.as_os_str(), url.as_ref()])

@@ -7,45 +7,51 @@ use xshell::{Shell, cmd};
 
 use super::{announce, on_path};
 
-/// The browsers that tests run in, and the driver that belongs to the first.
-pub(crate) struct Browsers {
-    pub(crate) chromium: PathBuf,
-    pub(crate) chromedriver: PathBuf,
-    pub(crate) firefox: PathBuf,
+/// A program, by its names on different systems, and the Debian package that brings it.
+struct Program(&'static [&'static str], &'static str);
+
+const CHROMIUM: Program = Program(&["chromium", "google-chrome-stable", "google-chrome"], "chromium");
+const CHROMEDRIVER: Program = Program(&["chromedriver"], "chromium-driver");
+const FIREFOX: Program = Program(&["firefox-esr", "firefox"], "firefox-esr");
+/// Makes network namespaces for benches and tests.
+const IP: Program = Program(&["ip"], "iproute2");
+
+/// Installs whatever is missing of all that comes from Debian, and returns where it is, by package.
+pub(crate) fn everything(shell: &Shell) -> Result<Vec<(&'static str, PathBuf)>> {
+    let programs = [CHROMIUM, CHROMEDRIVER, FIREFOX, IP];
+    let packages = programs.iter().map(|program| program.1);
+    Ok(packages.zip(found(shell, &programs)?).collect())
 }
 
-/// Finds the browsers and their driver, installing those that are missing.
-pub(crate) fn browsers(shell: &Shell) -> Result<Browsers> {
-    let [chromium, chromedriver, firefox] = programs(
-        shell,
-        [
-            (&["chromium", "google-chrome-stable", "google-chrome"], "chromium"),
-            (&["chromedriver"], "chromium-driver"),
-            (&["firefox-esr", "firefox"], "firefox-esr"),
-        ],
-    )?;
-    Ok(Browsers { chromium, chromedriver, firefox })
+pub(crate) fn chromium(shell: &Shell) -> Result<PathBuf> {
+    found_one(shell, CHROMIUM)
 }
 
-/// `ip`, with which tests and benches make network namespaces.
-pub(crate) fn iproute2(shell: &Shell) -> Result<PathBuf> {
-    let [ip] = programs(shell, [(&["ip"], "iproute2")])?;
-    Ok(ip)
+pub(crate) fn chromedriver(shell: &Shell) -> Result<PathBuf> {
+    // It brings no browser.
+    chromium(shell)?;
+    found_one(shell, CHROMEDRIVER)
 }
 
-/// Finds one program for each list of names, after installing the packages of those that are missing.
-fn programs<const N: usize>(shell: &Shell, wanted: [(&[&str], &str); N]) -> Result<[PathBuf; N]> {
-    let missing: Vec<&str> =
-        wanted.iter().filter(|(names, _)| on_path(names).is_none()).map(|(_, package)| *package).collect();
+pub(crate) fn firefox(shell: &Shell) -> Result<PathBuf> {
+    found_one(shell, FIREFOX)
+}
+
+fn found_one(shell: &Shell, program: Program) -> Result<PathBuf> {
+    found(shell, &[program])?.pop().context("one program was asked for")
+}
+
+/// Finds every program, after installing the packages of those that are missing.
+fn found(shell: &Shell, programs: &[Program]) -> Result<Vec<PathBuf>> {
+    let missing = programs.iter().filter(|Program(names, _)| on_path(names).is_none());
+    let missing: Vec<&str> = missing.map(|Program(_, package)| *package).collect();
     if !missing.is_empty() {
         install(shell, &missing)?;
     }
-    let mut found = Vec::with_capacity(N);
-    for (names, package) in wanted {
-        found
-            .push(on_path(names).with_context(|| format!("package {package} brought no program {names:?}"))?);
-    }
-    found.try_into().map_err(|_| anyhow::anyhow!("one program for each wish"))
+    let find = |Program(names, package): &Program| {
+        on_path(names).with_context(|| format!("the package {package} brought none of {names:?}"))
+    };
+    programs.iter().map(find).collect()
 }
 
 fn install(shell: &Shell, packages: &[&str]) -> Result<()> {
