@@ -9,4 +9,4 @@ pub mod webtransport;
 
 pub use webrtc_direct::WebRtcDirectTransport;
 pub use websocket::WebSocketTransport;
-pub use webtransport::WebTransportTransport;
+pub use webtransport::{WebTransportStream, WebTransportTransport};

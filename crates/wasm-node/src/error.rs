@@ -1,0 +1,139 @@
+//! Errors as the page sees them: a JavaScript `Error` with a `code` that never changes. The codes are listed in the SDK's
+//! `error.ts`.
+
+use peerloom_core::{ConnectionError, DialError, HandshakeError, NegotiationError, StreamError};
+use peerloom_node::{ConnectError, HandleError, OpenStreamError, ping::PingError};
+use wasm_bindgen::JsValue;
+
+use crate::js;
+
+/// Makes an error.
+pub(crate) fn error(code: &str, message: &str) -> JsValue {
+    let error = js_sys::Error::new(message);
+    js::set_property(&error, "code", &JsValue::from_str(code));
+    error.into()
+}
+
+/// The page passed something that cannot be.
+pub(crate) fn invalid(what: impl ToString) -> JsValue {
+    error("ERR_INVALID_ARGUMENT", &what.to_string())
+}
+
+/// An error of one of our enums, with its code.
+pub(crate) fn coded<E: Coded>(of: &E) -> JsValue {
+    error(of.code(), &of.to_string())
+}
+
+/// Which code an error has.
+pub(crate) trait Coded: ToString {
+    fn code(&self) -> &'static str;
+}
+
+impl Coded for ConnectError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoAddresses { .. } => "ERR_NO_ADDRESSES",
+            Self::NoTransport { .. } => "ERR_UNSUPPORTED_ADDRESS",
+            Self::SelfDial => "ERR_SELF_DIAL",
+            Self::TimedOut { .. } => "ERR_TIMED_OUT",
+            Self::Dial(error) => error.code(),
+            Self::TooManyConnections { .. } => "ERR_TOO_MANY_CONNECTIONS",
+            Self::NodeClosed => "ERR_NODE_CLOSED",
+            // The code of the one attempt, or what several of them come to.
+            Self::AllFailed { attempts, .. } => match attempts.as_slice() {
+                [attempt] => attempt.code(),
+                _ => "ERR_UNREACHABLE",
+            },
+            _ => "ERR_UNREACHABLE",
+        }
+    }
+}
+
+impl Coded for DialError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnsupportedAddress { .. } => "ERR_UNSUPPORTED_ADDRESS",
+            Self::Handshake { source, .. } => match source {
+                HandshakeError::WrongPeer { .. } => "ERR_WRONG_PEER",
+                HandshakeError::Certificate(_) => "ERR_CERTIFICATE",
+                HandshakeError::TimedOut { .. } => "ERR_TIMED_OUT",
+                _ => "ERR_HANDSHAKE",
+            },
+            _ => "ERR_UNREACHABLE",
+        }
+    }
+}
+
+impl Coded for OpenStreamError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotConnected { .. } => "ERR_NOT_CONNECTED",
+            Self::ConnectionClosed { .. } => "ERR_CONNECTION_CLOSED",
+            Self::ConnectionLost(error) => error.code(),
+            Self::Negotiation { source, .. } => source.code(),
+            Self::TimedOut { .. } => "ERR_TIMED_OUT",
+            _ => "ERR_CONNECTION_CLOSED",
+        }
+    }
+}
+
+impl Coded for NegotiationError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoCommonProtocol => "ERR_PROTOCOL_NOT_SUPPORTED",
+            Self::Stream(error) => error.code(),
+            _ => "ERR_PROTOCOL_VIOLATION",
+        }
+    }
+}
+
+impl Coded for StreamError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Reset { .. } => "ERR_STREAM_RESET",
+            Self::WriteClosed => "ERR_STREAM_CLOSED",
+            Self::ConnectionLost(error) => error.code(),
+            Self::ProtocolNotSupported => "ERR_PROTOCOL_NOT_SUPPORTED",
+            _ => "ERR_PROTOCOL_VIOLATION",
+        }
+    }
+}
+
+impl Coded for ConnectionError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "ERR_TIMED_OUT",
+            Self::Protocol(_) => "ERR_PROTOCOL_VIOLATION",
+            _ => "ERR_CONNECTION_CLOSED",
+        }
+    }
+}
+
+impl Coded for PingError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Open(error) => error.code(),
+            Self::Stream(error) => error.code(),
+            Self::TimedOut => "ERR_TIMED_OUT",
+            _ => "ERR_PROTOCOL_VIOLATION",
+        }
+    }
+}
+
+impl Coded for HandleError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::AlreadyHandled { .. } => "ERR_ALREADY_HANDLED",
+            _ => "ERR_TOO_MANY_PROTOCOLS",
+        }
+    }
+}
+
+/// A stream's error, with the code that came with a reset.
+pub(crate) fn stream_error(of: &StreamError) -> JsValue {
+    let error = coded(of);
+    if let StreamError::Reset { code } = of {
+        js::set_property(&error, "streamErrorCode", &JsValue::from(*code));
+    }
+    error
+}
