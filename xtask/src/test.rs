@@ -82,8 +82,11 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
     let wasm_pack = cargo::wasm_pack(shell)?;
     let _servers = servers::start(shell)?;
     counted(
-        cmd!(shell, "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked")
-            .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
+        cmd!(
+            shell,
+            "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked --no-fail-fast"
+        )
+        .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
     )
 }
 
