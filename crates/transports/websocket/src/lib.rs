@@ -5,14 +5,16 @@
 mod listener;
 mod pipe;
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use peerloom_core::{
     Connection, DialError, Keypair, ListenError, Listener, Multiaddr, Protocol, Transport, runtime::BoxFuture,
 };
-use peerloom_socket::address::{Endpoint, Host};
+use peerloom_socket::{
+    address::{Endpoint, Host},
+    tcp,
+};
 use peerloom_upgrade::upgrade_outbound;
-use tokio::net::TcpStream;
 use tokio_tungstenite::client_async_with_config;
 
 use crate::{
@@ -78,22 +80,13 @@ fn parse(address: &Multiaddr) -> Option<Endpoint<'_>> {
 }
 
 async fn connect(endpoint: &Endpoint<'_>) -> io::Result<MessagePipe> {
-    let mut last = io::ErrorKind::NotFound.into();
-    for address in endpoint.resolve().await? {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => {
-                tcp.set_nodelay(true)?;
-                let host = match &endpoint.host {
-                    Host::Ip(_) => address.to_string(),
-                    Host::Name { name, .. } => format!("{name}:{}", endpoint.port),
-                };
-                let request = format!("ws://{host}/");
-                let (socket, _response) =
-                    client_async_with_config(request, tcp, Some(config())).await.map_err(io::Error::other)?;
-                return Ok(MessagePipe::new(socket));
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+    let tcp = tcp::connect(endpoint).await?;
+    let host = match &endpoint.host {
+        Host::Ip(ip) => SocketAddr::new(*ip, endpoint.port).to_string(),
+        Host::Name { name, .. } => format!("{name}:{}", endpoint.port),
+    };
+    let request = format!("ws://{host}/");
+    let (socket, _response) =
+        client_async_with_config(request, tcp, Some(config())).await.map_err(io::Error::other)?;
+    Ok(MessagePipe::new(socket))
 }
