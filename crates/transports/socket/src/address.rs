@@ -44,7 +44,7 @@ pub enum Family {
 }
 
 /// Addresses tried of those that a name has; a name server may send any number.
-#[cfg(feature = "tcp")]
+#[cfg(feature = "resolve")]
 const MAX_RESOLVED: usize = 8;
 
 impl<'a> Endpoint<'a> {
@@ -91,7 +91,7 @@ impl<'a> Endpoint<'a> {
     }
 
     /// The socket addresses to try, at most 8; asks the system's resolver for a name. Never empty.
-    #[cfg(feature = "tcp")]
+    #[cfg(feature = "resolve")]
     pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let Host::Name { name, family } = &self.host else {
             return Ok(self.socket_addr().into_iter().collect());
