@@ -168,3 +168,124 @@ impl MessageDecoder {
         matches!(&self.state, State::Length(prefix) if prefix.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory_stream::MemoryStream;
+
+    fn decode_all(chunks: &[&[u8]], max: usize) -> Result<(Vec<Bytes>, bool), FramingError> {
+        let mut decoder = MessageDecoder::new(max);
+        let mut messages = Vec::new();
+        for chunk in chunks {
+            let mut chunk = Bytes::copy_from_slice(chunk);
+            while let Some(message) = decoder.decode(&mut chunk)? {
+                messages.push(message);
+            }
+        }
+        Ok((messages, decoder.is_between_messages()))
+    }
+
+    #[tokio::test]
+    async fn messages_arrive_one_by_one_and_then_the_end() {
+        let (ours, theirs) = MemoryStream::pair(8);
+        let (mut ours, mut theirs) = (MessageStream::new(ours, 100), MessageStream::new(theirs, 100));
+        let send = async {
+            for message in ["", "a", "a message that is longer than the window"] {
+                ours.write(message.as_bytes()).await.unwrap();
+            }
+            ours.close_write().await.unwrap();
+        };
+        let receive = async {
+            let mut received = Vec::new();
+            while let Some(message) = theirs.read().await.unwrap() {
+                received.push(message);
+            }
+            received
+        };
+        let ((), received) = tokio::join!(send, receive);
+        assert_eq!(received, ["", "a", "a message that is longer than the window"]);
+    }
+
+    #[tokio::test]
+    async fn stream_that_ends_within_a_message_is_an_error() {
+        for part in [&[0x80][..], &[3], &[3, 1, 2]] {
+            let (mut ours, theirs) = MemoryStream::pair(100);
+            ours.write_all(Bytes::copy_from_slice(part)).await.unwrap();
+            ours.close_write().await.unwrap();
+            let result = MessageStream::new(theirs, 100).read().await;
+            assert!(matches!(result, Err(FramingError::UnexpectedEnd)), "{part:?}: {result:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn message_over_its_limit_is_refused_on_both_sides() {
+        let (ours, theirs) = MemoryStream::pair(100);
+        let (mut ours, mut theirs) = (MessageStream::new(ours, 5), MessageStream::new(theirs, 4));
+        let refused = ours.write(b"123456").await;
+        assert!(matches!(refused, Err(FramingError::TooLong { length: 6, max: 5 })), "{refused:?}");
+        ours.write(b"12345").await.unwrap();
+        let refused = theirs.read().await;
+        assert!(matches!(refused, Err(FramingError::TooLong { length: 5, max: 4 })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn bytes_after_a_message_are_given_back() {
+        let (mut ours, theirs) = MemoryStream::pair(100);
+        ours.write_all(Bytes::from_static(b"\x02hiraw bytes")).await.unwrap();
+        let mut theirs = MessageStream::new(theirs, 4);
+        assert_eq!(theirs.read().await.unwrap().unwrap(), "hi");
+        assert_eq!(theirs.into_parts().1, "raw bytes");
+    }
+
+    #[test]
+    fn announced_length_takes_no_memory() {
+        let max = usize::MAX / 2;
+        let mut decoder = MessageDecoder::new(max);
+        let mut announced = Vec::new();
+        varint::encode(1 << 60, &mut announced);
+        announced.push(1);
+        assert!(decoder.decode(&mut announced.into()).unwrap().is_none());
+        let State::Body { gathered, .. } = &decoder.state else { panic!("within a message") };
+        assert!(gathered.capacity() < 1024);
+    }
+
+    #[test]
+    fn lengths_that_are_no_varints_are_refused() {
+        for bad in [&[0x80, 0x00][..], &[0xff; 10]] {
+            assert!(matches!(decode_all(&[bad], 1000), Err(FramingError::Length(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn message_within_one_chunk_is_not_copied() {
+        let mut chunk = Bytes::from_static(b"\x03abc");
+        let whole = chunk.clone();
+        let message = MessageDecoder::new(3).decode(&mut chunk).unwrap().unwrap();
+        assert_eq!(message.as_ptr(), whole[1..].as_ptr());
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_however_the_bytes_are_cut(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
+            cut in 1usize..400,
+        ) {
+            let framed: Vec<u8> = messages.iter().flat_map(|message| encode(message, 300).unwrap()).collect();
+            let chunks: Vec<&[u8]> = framed.chunks(cut).collect();
+            let (decoded, between) = decode_all(&chunks, 300).unwrap();
+            prop_assert_eq!(decoded, messages);
+            prop_assert!(between);
+        }
+
+        #[test]
+        fn nothing_that_a_remote_sends_panics(bytes: Vec<u8>, cut in 1usize..50) {
+            let chunks: Vec<&[u8]> = bytes.chunks(cut).collect();
+            if let Ok((messages, _)) = decode_all(&chunks, 64) {
+                prop_assert!(messages.iter().all(|message| message.len() <= 64));
+            }
+        }
+    }
+}

@@ -7,6 +7,8 @@
 
 pub mod framing;
 mod keys;
+#[cfg(test)]
+mod memory_stream;
 mod multiaddr;
 mod multibase;
 pub mod multihash;

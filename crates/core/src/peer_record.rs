@@ -109,3 +109,87 @@ impl PeerRecord {
         Ok(Self { peer_id, sequence: record.seq, addresses })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keypair() -> Keypair {
+        Keypair::from_seed([7; 32])
+    }
+
+    fn addresses() -> Vec<Multiaddr> {
+        ["/ip4/192.0.2.1/tcp/4001", "/ip4/192.0.2.1/tcp/1/unknown-4096/uAAEC"]
+            .map(|text| text.parse().unwrap())
+            .into()
+    }
+
+    /// A record as somebody may have signed it who does not keep to the rules.
+    fn signed(signer: &Keypair, record: &Record) -> SignedEnvelope {
+        SignedEnvelope::seal(signer, DOMAIN, &PAYLOAD_TYPE, record.encode_to_vec())
+    }
+
+    fn record_of(peer: &Keypair, addresses: Vec<Vec<u8>>) -> Record {
+        let addresses =
+            addresses.into_iter().map(|address| AddressInfo { multiaddr: address.into() }).collect();
+        Record { peer_id: peer.peer_id().to_bytes().into(), seq: 1, addresses }
+    }
+
+    #[tokio::test]
+    async fn record_survives_the_wire() {
+        let bytes = PeerRecord::seal(&keypair(), u64::MAX, &addresses()).encode_protobuf();
+        let record = PeerRecord::open(&SignedEnvelope::decode_protobuf(&bytes).unwrap()).await.unwrap();
+        let expected =
+            PeerRecord { peer_id: keypair().peer_id(), sequence: u64::MAX, addresses: addresses() };
+        assert_eq!(record, expected);
+    }
+
+    #[tokio::test]
+    async fn record_signed_in_the_rfcs_own_domain_is_read() {
+        let payload = record_of(&keypair(), Vec::new()).encode_to_vec();
+        let envelope = SignedEnvelope::seal(&keypair(), RFC_DOMAIN, RFC_PAYLOAD_TYPE, payload.clone());
+        assert!(PeerRecord::open(&envelope).await.is_ok());
+        let mixed = SignedEnvelope::seal(&keypair(), DOMAIN, RFC_PAYLOAD_TYPE, payload);
+        assert!(matches!(PeerRecord::open(&mixed).await, Err(PeerRecordError::Envelope(_))));
+    }
+
+    #[tokio::test]
+    async fn record_that_another_peer_signed_is_refused() {
+        let other = Keypair::from_seed([8; 32]);
+        let result = PeerRecord::open(&signed(&other, &record_of(&keypair(), Vec::new()))).await;
+        let wrong = PeerRecordError::WrongSigner { peer: keypair().peer_id(), signer: other.peer_id() };
+        assert_eq!(result, Err(wrong));
+    }
+
+    #[tokio::test]
+    async fn envelope_of_something_else_is_refused() {
+        let envelope = SignedEnvelope::seal(&keypair(), DOMAIN, &[0x03, 0x02], Bytes::new());
+        let result = PeerRecord::open(&envelope).await;
+        assert_eq!(result, Err(PeerRecordError::Envelope(EnvelopeError::PayloadType)));
+        let garbage = SignedEnvelope::seal(&keypair(), DOMAIN, &PAYLOAD_TYPE, &[0xff; 9][..]);
+        assert_eq!(PeerRecord::open(&garbage).await, Err(PeerRecordError::Malformed));
+        let nobody = signed(&keypair(), &Record::default());
+        assert!(matches!(PeerRecord::open(&nobody).await, Err(PeerRecordError::PeerId(_))));
+    }
+
+    #[tokio::test]
+    async fn malformed_addresses_are_left_out_and_too_many_are_refused() {
+        let good = addresses();
+        let mixed = vec![good[0].to_bytes(), vec![4, 1], Vec::new(), good[1].to_bytes()];
+        let record = PeerRecord::open(&signed(&keypair(), &record_of(&keypair(), mixed))).await.unwrap();
+        assert_eq!(record.addresses, good);
+        let many = record_of(&keypair(), vec![vec![4, 1]; PeerRecord::MAX_ADDRESSES + 1]);
+        let result = PeerRecord::open(&signed(&keypair(), &many)).await;
+        assert_eq!(result, Err(PeerRecordError::TooManyAddresses(129)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_signed_payload_panics(payload: Vec<u8>) {
+            let envelope = SignedEnvelope::seal(&keypair(), DOMAIN, &PAYLOAD_TYPE, payload);
+            let _ = futures_util::FutureExt::now_or_never(PeerRecord::open(&envelope));
+        }
+    }
+}

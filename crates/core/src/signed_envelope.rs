@@ -121,3 +121,81 @@ fn signed_bytes(domain: &str, payload_type: &[u8], payload: &[u8]) -> Vec<u8> {
     varint::encode_prefixed(payload, &mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DOMAIN: &str = "a domain";
+    const TYPE: &[u8] = b"/a/type";
+
+    fn sealed() -> SignedEnvelope {
+        SignedEnvelope::seal(&Keypair::from_seed([7; 32]), DOMAIN, TYPE, &b"payload"[..])
+    }
+
+    #[tokio::test]
+    async fn envelope_survives_the_wire_and_gives_its_payload() {
+        let envelope = SignedEnvelope::decode_protobuf(&sealed().encode_protobuf()).unwrap();
+        assert_eq!(envelope, sealed());
+        assert_eq!(envelope.verify(DOMAIN, TYPE).await.unwrap(), "payload");
+        assert_eq!(envelope.public_key(), Keypair::from_seed([7; 32]).public());
+    }
+
+    #[test]
+    fn what_is_signed_is_what_the_rfc_says() {
+        let signed = signed_bytes("ab", &[1], &[2, 3, 4]);
+        assert_eq!(signed, [2, b'a', b'b', 1, 1, 3, 2, 3, 4]);
+    }
+
+    #[tokio::test]
+    async fn signature_holds_in_its_domain_only() {
+        let envelope = sealed();
+        let result = envelope.verify("another domain", TYPE).await;
+        assert_eq!(result, Err(EnvelopeError::Signature(InvalidSignature)));
+        assert_eq!(envelope.verify(DOMAIN, b"/another/type").await, Err(EnvelopeError::PayloadType));
+    }
+
+    #[tokio::test]
+    async fn envelope_that_was_tampered_with_is_refused() {
+        let other = Keypair::from_seed([8; 32]);
+        for envelope in [
+            SignedEnvelope { public_key: other.public().clone(), ..sealed() },
+            SignedEnvelope { payload: "another".into(), ..sealed() },
+            SignedEnvelope { signature: Bytes::new(), ..sealed() },
+            SignedEnvelope { signature: other.sign(b"something else").to_vec().into(), ..sealed() },
+        ] {
+            assert_eq!(envelope.verify(DOMAIN, TYPE).await, Err(EnvelopeError::Signature(InvalidSignature)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_refused() {
+        let refused = |bytes: &[u8]| SignedEnvelope::decode_protobuf(bytes).unwrap_err();
+        assert_eq!(refused(&[]), EnvelopeError::Key(KeyError::Protobuf));
+        assert_eq!(refused(&[0xff; 20]), EnvelopeError::Malformed);
+        let long = vec![0; MAX_ENVELOPE_BYTES + 1];
+        assert_eq!(refused(&long), EnvelopeError::TooLong(long.len()));
+        let whole = sealed().encode_protobuf();
+        assert_eq!(refused(&whole[..whole.len() - 1]), EnvelopeError::Malformed);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = SignedEnvelope::decode_protobuf(&bytes);
+        }
+
+        #[test]
+        fn no_damage_panics_or_passes(at: prop::sample::Index, bit in 0u8..8) {
+            let mut bytes = sealed().encode_protobuf();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(envelope) = SignedEnvelope::decode_protobuf(&bytes) {
+                let signed = signed_bytes(DOMAIN, &envelope.payload_type, &envelope.payload);
+                prop_assert!(envelope.public_key.verify_blocking(&signed, &envelope.signature).is_err());
+            }
+        }
+    }
+}

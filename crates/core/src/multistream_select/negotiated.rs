@@ -150,7 +150,8 @@ impl NegotiatedStream {
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NegotiationError>> {
         loop {
-            ready!(self.poll_write_proposal(cx))?;
+            // While there is no room for all of it, the remote may be waiting for us to read its header.
+            let _sent_or_pending = self.poll_write_proposal(cx)?;
             let Some(proposal) = &mut self.proposal else { return Poll::Ready(Ok(())) };
             if self.unread.is_empty() {
                 match ready!(self.inner.poll_read(cx))? {
@@ -158,11 +159,18 @@ impl NegotiatedStream {
                     None => return Poll::Ready(Err(NegotiationError::UnexpectedEnd)),
                 }
             }
-            if let Some(protocol) = proposal.dialer.receive(&mut self.unread)? {
+            let accepted = proposal.dialer.receive(&mut self.unread)?;
+            let next = proposal.dialer.take_outgoing();
+            if proposal.outgoing.has_remaining() && (accepted.is_some() || next.has_remaining()) {
+                return Poll::Ready(Err(NegotiationError::Protocol("answer before the proposal")));
+            }
+            if let Some(protocol) = accepted {
                 self.protocol = protocol;
                 return Poll::Ready(Ok(()));
             }
-            proposal.outgoing = proposal.dialer.take_outgoing();
+            if next.has_remaining() {
+                proposal.outgoing = next;
+            }
         }
     }
 
