@@ -80,7 +80,8 @@ impl Certificates {
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
         let store: Box<dyn CertificateStore> = Box::new(store);
-        let stored = store.load().map_err(|source| CertificateError::Store { place: store.place(), source })?;
+        let stored =
+            store.load().map_err(|source| CertificateError::Store { place: store.place(), source })?;
         match stored {
             Some(stored) => {
                 let (previous, current, next) = decode(&stored)
@@ -202,8 +203,9 @@ impl KeyedCertificate {
 
     fn new(der: CertificateDer<'static>, key: PrivatePkcs8KeyDer<'static>) -> Result<Self, String> {
         let certificate = Certificate::parse(der).map_err(|error| error.to_string())?;
-        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.clone_key()))
-            .map_err(|error| error.to_string())?;
+        let signer =
+            rustls::crypto::aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.clone_key()))
+                .map_err(|error| error.to_string())?;
         let tls = CertifiedKey::new(vec![certificate.der.clone()], signer);
         tls.keys_match().map_err(|_| "a private key does not belong to its certificate".to_owned())?;
         Ok(Self { certificate, key, tls: Arc::new(tls) })
@@ -285,7 +287,11 @@ impl Certificate {
     }
 
     /// Checks what a browser does with `serverCertificateHashes`.
-    pub(crate) fn accept(&self, hashes: &[Multihash], now: SystemTime) -> Result<(), UnacceptableCertificate> {
+    pub(crate) fn accept(
+        &self,
+        hashes: &[Multihash],
+        now: SystemTime,
+    ) -> Result<(), UnacceptableCertificate> {
         if !hashes.contains(&self.hash()) {
             return Err(UnacceptableCertificate::UnknownHash);
         }

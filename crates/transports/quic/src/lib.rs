@@ -3,3 +3,6 @@
 
 pub mod certificate;
 mod h3;
+mod webtransport;
+
+pub use webtransport::{WebTransportConfig, WebTransportTransport};

@@ -1,0 +1,98 @@
+//! [`WebTransportConnection`]: an authenticated session as a libp2p connection.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use peerloom_core::{
+    Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
+    runtime::{BoxFuture, Task},
+};
+use peerloom_upgrade::noise::RemoteIdentity;
+use quinn::{RecvStream, SendStream};
+use tokio::sync::Mutex;
+
+use super::{session::Session, stream::WebTransportStream};
+
+/// An authenticated session.
+pub(super) struct WebTransportConnection {
+    session: Arc<Session>,
+    remote: RemoteIdentity,
+    remote_address: Multiaddr,
+    /// Streams whose headers have not arrived. quinn bounds them.
+    admitting: Mutex<FuturesUnordered<BoxFuture<'static, Option<(SendStream, RecvStream)>>>>,
+    _watch: Task,
+}
+
+impl WebTransportConnection {
+    pub(super) fn new(
+        session: Arc<Session>,
+        remote: RemoteIdentity,
+        remote_address: Multiaddr,
+        watch: Task,
+    ) -> Self {
+        Self { session, remote, remote_address, admitting: Mutex::default(), _watch: watch }
+    }
+
+    async fn accept(&self) -> Result<Box<dyn Stream>, Arc<ConnectionError>> {
+        let mut admitting = self.admitting.lock().await;
+        loop {
+            tokio::select! {
+                opened = self.session.quic.accept_bi() => {
+                    let (send, recv) = opened.map_err(|error| self.session.over(error))?;
+                    let session = self.session.clone();
+                    admitting.push(Box::pin(async move { session.admit(send, recv).await }));
+                }
+                Some(admitted) = admitting.next() => {
+                    if let Some((send, recv)) = admitted {
+                        return Ok(Box::new(WebTransportStream::inbound(self.session.clone(), send, recv)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Connection for WebTransportConnection {
+    fn remote_peer(&self) -> PeerId {
+        self.remote.peer_id
+    }
+
+    fn remote_public_key(&self) -> &PublicKey {
+        &self.remote.public_key
+    }
+
+    fn remote_address(&self) -> &Multiaddr {
+        &self.remote_address
+    }
+
+    fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
+        let session = self.session.clone();
+        Box::pin(async move {
+            session.check_open()?;
+            let (send, recv) = session.quic.open_bi().await.map_err(|error| session.over(error))?;
+            Ok(Box::new(WebTransportStream::outbound(session, send, recv)) as Box<dyn Stream>)
+        })
+    }
+
+    fn accept_stream(&self) -> BoxFuture<'_, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
+        Box::pin(self.accept())
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        Box::pin(self.session.clone().close())
+    }
+
+    fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {
+        let session = self.session.clone();
+        Box::pin(async move {
+            let error = session.quic.closed().await;
+            session.over(error)
+        })
+    }
+}
+
+impl Drop for WebTransportConnection {
+    fn drop(&mut self) {
+        self.session.abandon();
+    }
+}

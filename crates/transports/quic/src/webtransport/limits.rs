@@ -1,0 +1,86 @@
+//! What a remote can make us hold, and for how long: all of this transport's bounds, with quinn told of them.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+
+/// Bidirectional streams that a remote may have open, accepted here or not. At the limit it waits.
+const MAX_STREAMS: u32 = 1024;
+
+/// Unidirectional streams that a remote may have open. HTTP/3 wants three; libp2p uses none.
+const MAX_UNIDIRECTIONAL_STREAMS: u32 = 16;
+
+/// What a connection may receive before it is read: at first, and for good if the budget of
+/// [`WebTransportConfig::receive_budget`](super::WebTransportConfig::receive_budget) is used up.
+pub(super) const MIN_RECEIVE_WINDOW: u64 = 256 * 1024;
+
+/// What one stream may receive before it is read, as far as its connection may. QUIC lets this not change.
+pub(super) const STREAM_RECEIVE_WINDOW: u64 = 4 * 1024 * 1024;
+
+/// What a connection may receive before it is read at most: 1 Gbit/s over 130 ms.
+pub(super) const MAX_RECEIVE_WINDOW: u64 = 16 * 1024 * 1024;
+
+/// What we have sent and a remote has not acknowledged, per connection, at most. Beyond it writers wait.
+const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+
+/// Datagrams are nothing that libp2p uses, but a session must be able to receive them. quinn drops the oldest.
+const DATAGRAM_BUFFER: usize = 16 * 1024;
+
+/// Connection attempts that wait for the listener to be polled, and the bytes that they may hold together.
+const MAX_INCOMING: usize = 1024;
+const INCOMING_BUFFER: u64 = 16 * 1024;
+const INCOMING_BUFFER_TOTAL: u64 = 4 * 1024 * 1024;
+
+/// From this many handshakes under way at a listener, a dialer must first prove its address with a Retry token.
+pub(super) const RETRY_FROM: usize = 64;
+
+/// From this many handshakes under way at a listener, a dialer is refused.
+pub(super) const MAX_HANDSHAKES: usize = 512;
+
+/// From the first packet to an authenticated connection. It also ends connections that never open a session: Firefox
+/// makes two and uses one.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a close waits for what was written before it to be acknowledged.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the connection under a session outlives the remote's close of the session, for what is still on its way. The
+/// remote should end it sooner.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// An idle connection sends something this often, so that it and the NATs on its way stay open.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// quinn's settings of an endpoint.
+pub(super) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // The fixed bit is what tells QUIC from WebRTC on a shared port.
+    config.grease_quic_bit(false);
+    config
+}
+
+/// quinn's settings of a connection.
+pub(super) fn transport_config(idle_timeout: Duration) -> Arc<TransportConfig> {
+    let window = |bytes: u64| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+        .max_concurrent_uni_streams(MAX_UNIDIRECTIONAL_STREAMS.into())
+        .receive_window(window(MIN_RECEIVE_WINDOW))
+        .stream_receive_window(window(STREAM_RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .keep_alive_interval(Some(KEEP_ALIVE.min(idle_timeout / 3)))
+        // A timeout too long for QUIC to say is none.
+        .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok());
+    Arc::new(config)
+}
+
+/// Bounds what waits for a listener to be polled.
+pub(super) fn limit_incoming(config: &mut quinn::ServerConfig) {
+    config
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+}
