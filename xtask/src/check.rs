@@ -8,8 +8,8 @@ use xshell::{Shell, cmd};
 use crate::tools::{announce, cargo, node, run_at_most, wasm_target};
 use crate::{npm, setup};
 
-/// Crates that exist only in a page; a native build of them would be empty or fail.
-pub(crate) const PAGE_ONLY: [&str; 2] = ["peerloom-wasm", "peerloom-wasm-tests"];
+/// Crates with nothing to build or test natively.
+pub(crate) const PAGE_ONLY: [&str; 1] = ["peerloom-wasm-tests"];
 
 /// Crates that go into the page and therefore must be clean on wasm32 too.
 const IN_THE_PAGE: [&str; 5] =
