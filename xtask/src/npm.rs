@@ -74,13 +74,10 @@ pub(crate) fn bindings(shell: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// Every folder with a tsconfig.json of ours.
-pub(crate) fn typescript_projects(shell: &Shell) -> Result<Vec<PathBuf>> {
-    let root = shell.current_dir();
-    let mut folders = vec![root.join("js")];
-    if root.join("examples").is_dir() {
-        folders.extend(shell.read_dir("examples")?);
-    }
+/// The folders of TypeScript that use the package: the examples, and the tests of js/ if they are a project of their own.
+pub(crate) fn users_in_typescript(shell: &Shell) -> Result<Vec<PathBuf>> {
+    let mut folders = shell.read_dir("examples")?;
+    folders.push(shell.current_dir().join("js/tests"));
     folders.retain(|folder| folder.join("tsconfig.json").is_file());
     Ok(folders)
 }
