@@ -30,7 +30,10 @@ pub use {node::WasmNode, stream::WasmStream};
 /// in here. After that the instance is of no more use.
 #[cfg(target_arch = "wasm32")]
 #[wasm_bindgen::prelude::wasm_bindgen]
-pub fn start(log_filter: Option<String>, on_panic: js_sys::Function) {
+pub fn start(
+    log_filter: Option<String>,
+    #[wasm_bindgen(unchecked_param_type = "(message: string) => void")] on_panic: js_sys::Function,
+) {
     panic::report_to(on_panic);
     log::start(log_filter.as_deref().unwrap_or_default());
 }

@@ -31,9 +31,13 @@ pub struct WasmNode {
 
 #[wasm_bindgen]
 impl WasmNode {
-    /// A node with the identity that `seed` (32 bytes) makes. `on_event` is called with each event's kind and its details.
+    /// A node with the identity that `seed` (32 bytes) makes. `on_event` is called with each event.
     #[wasm_bindgen(constructor)]
-    pub fn new(seed: &[u8], agent: Option<String>, on_event: Function) -> Result<WasmNode, JsValue> {
+    pub fn new(
+        seed: &[u8],
+        agent: Option<String>,
+        #[wasm_bindgen(unchecked_param_type = "(event: CoreEvent) => void")] on_event: Function,
+    ) -> Result<WasmNode, JsValue> {
         let seed = seed.try_into().map_err(|_| invalid("an identity has 32 bytes"))?;
         let identity = Keypair::from_seed(seed);
         let mut builder = Node::builder(identity.clone())
@@ -49,9 +53,9 @@ impl WasmNode {
         let mut events = node.events();
         let events = spawn(async move {
             while let Some(event) = events.next().await {
-                if let Some((kind, detail)) = describe_event(event) {
+                if let Some(event) = describe_event(event) {
                     // An exception in the page's listener is not ours to handle: the browser has reported it.
-                    let _ = on_event.call2(&JsValue::UNDEFINED, &JsValue::from_str(kind), &detail);
+                    let _ = on_event.call1(&JsValue::UNDEFINED, &event);
                 }
             }
         });
@@ -65,6 +69,7 @@ impl WasmNode {
     }
 
     /// Connects to a multiaddr or, at the addresses known, to a peer id.
+    #[wasm_bindgen(unchecked_return_type = "CoreConnection")]
     pub async fn dial(&self, target: String, signal: Option<AbortSignal>) -> Result<Object, JsValue> {
         let node = self.node.clone();
         let dial = async move {
@@ -79,27 +84,40 @@ impl WasmNode {
     }
 
     /// Opens a stream for the first of `protocols` that the peer handles, on the connection named or on the peer's newest.
-    #[wasm_bindgen(js_name = openStream)]
+    #[wasm_bindgen(
+        js_name = openStream,
+        unchecked_return_type = "{ stream: WasmStream, connection: CoreConnection }"
+    )]
     pub async fn open_stream(
         &self,
         peer: String,
         connection: Option<f64>,
         protocols: Vec<String>,
         signal: Option<AbortSignal>,
-    ) -> Result<WasmStream, JsValue> {
+    ) -> Result<Object, JsValue> {
         let node = self.node.clone();
         let open = async move {
             let info = self::connection(&node, &peer, connection)?;
             let protocols: Vec<_> = protocols.iter().map(|name| protocol(name)).collect::<Result<_, _>>()?;
             let stream = node.open_stream(&info, &protocols).await.map_err(|error| coded(&error))?;
-            Ok(WasmStream::new(stream, is_native(&info)))
+            let opened = Object::new();
+            js::set_property(&opened, "stream", &WasmStream::new(stream, is_native(&info)).into());
+            js::set_property(&opened, "connection", &describe_connection(&info));
+            Ok(opened)
         };
         abortable(signal, Box::pin(open)).await
     }
 
     /// Gives every stream that a remote opens for `name` to `handler`, as stream and connection. It returns a promise, which
     /// tells when it is done with the stream.
-    pub fn handle(&self, name: &str, handler: Function) -> Result<(), JsValue> {
+    pub fn handle(
+        &self,
+        name: &str,
+        #[wasm_bindgen(
+            unchecked_param_type = "(stream: WasmStream, connection: CoreConnection) => Promise<void>"
+        )]
+        handler: Function,
+    ) -> Result<(), JsValue> {
         let handler = Rc::new(handler);
         let handled = self.node.handle(protocol(name)?, move |incoming: IncomingStream| {
             let handler = handler.clone();
@@ -142,7 +160,7 @@ impl WasmNode {
     }
 
     /// What is known of a peer: `{ addresses, protocols, agentVersion, protocolVersion, observedAddress }`.
-    #[wasm_bindgen(js_name = peerDetails)]
+    #[wasm_bindgen(js_name = peerDetails, unchecked_return_type = "CorePeerDetails")]
     pub fn peer_details(&self, peer: &str) -> Result<Object, JsValue> {
         let peer = peer.parse().map_err(invalid)?;
         let store = self.node.peer_store();
@@ -246,25 +264,58 @@ fn describe_connection(info: &ConnectionInfo) -> Object {
     connection
 }
 
-/// What the page hears of an event: its kind, and an object or error.
-fn describe_event(event: NodeEvent) -> Option<(&'static str, JsValue)> {
-    let with = |object: Object, name: &str, value: JsValue| {
-        js::set_property(&object, name, &value);
-        object
-    };
-    Some(match event {
+/// What the page hears of an event: a `CoreEvent`.
+fn describe_event(event: NodeEvent) -> Option<JsValue> {
+    let described = Object::new();
+    let kind = match event {
         NodeEvent::ConnectionEstablished { connection, first } => {
-            let detail = with(Object::new(), "connection", describe_connection(&connection).into());
-            ("connection:open", with(detail, "first", first.into()).into())
+            js::set_property(&described, "connection", &describe_connection(&connection));
+            js::set_property(&described, "first", &first.into());
+            "connection:open"
         }
         NodeEvent::ConnectionClosed { connection, reason, last } => {
-            let detail = with(Object::new(), "connection", describe_connection(&connection).into());
-            let detail = with(detail, "reason", coded(&*reason));
-            ("connection:close", with(detail, "last", last.into()).into())
+            js::set_property(&described, "connection", &describe_connection(&connection));
+            js::set_property(&described, "reason", &coded(&*reason));
+            js::set_property(&described, "last", &last.into());
+            "connection:close"
         }
         NodeEvent::PeerUpdated { peer } => {
-            ("peer:identify", with(Object::new(), "peer", JsValue::from(peer.to_string())).into())
+            js::set_property(&described, "peer", &JsValue::from(peer.to_string()));
+            "peer:identify"
         }
         _ => return None,
-    })
+    };
+    js::set_property(&described, "kind", &JsValue::from_str(kind));
+    Some(described.into())
 }
+
+// What the objects made here look like to TypeScript.
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+export interface CoreConnection {
+  id: number
+  peer: string
+  address: string
+  transport: 'webtransport' | 'webrtc-direct' | 'websocket' | 'unknown'
+  direction: 'inbound' | 'outbound'
+}
+
+export type CoreEvent =
+  | { kind: 'connection:open'; connection: CoreConnection; first: boolean }
+  | { kind: 'connection:close'; connection: CoreConnection; reason: Error; last: boolean }
+  | { kind: 'peer:identify'; peer: string }
+
+export interface CorePeerDetails {
+  addresses: string[]
+  protocols: string[]
+  agentVersion: string | undefined
+  protocolVersion: string | undefined
+  observedAddress: string | undefined
+}
+
+export interface CoreNativeStreams {
+  readable: ReadableStream<Uint8Array<ArrayBuffer>>
+  writable: WritableStream<Uint8Array>
+  unread?: Uint8Array<ArrayBuffer>
+}
+"#;

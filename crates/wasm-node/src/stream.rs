@@ -111,6 +111,7 @@ impl WasmStream {
 
     /// The browser's own streams, to be used instead of this: `{ readable, writable, unread }`. Only after
     /// [`confirm`](Self::confirm), and while nothing is being read or written; undefined where there are none.
+    #[wasm_bindgen(unchecked_return_type = "CoreNativeStreams | undefined")]
     pub fn take(&self) -> Option<Object> {
         if !self.native {
             return None;

@@ -1,0 +1,260 @@
+import { type CoreConnection, type CoreEvent, WasmNode, type WasmStream } from '../generated/peerloom_wasm.js'
+import { call, callNow, loadCore, onBug, type WasmSource } from './core.js'
+import { asyncDispose } from './dispose.js'
+import { abortError, PeerloomError, toPeerloomError } from './error.js'
+import type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.js'
+import { type IdentityOption, loadIdentity } from './identity.js'
+import { Peer } from './peer.js'
+import { PeerloomStream } from './stream.js'
+
+/** How a node is made. */
+export interface PeerloomOptions {
+  /** Who the node is. By default an identity that is made once and kept in IndexedDB, for all pages of the origin. */
+  identity?: IdentityOption
+  /** What to call itself to other peers. */
+  agentVersion?: string
+  /** Where the Wasm core is, if your server or bundler has it elsewhere than beside the JavaScript. */
+  wasm?: WasmSource | Promise<WasmSource>
+  signal?: AbortSignal
+}
+
+/** Options of every call that waits. */
+export interface CallOptions {
+  signal?: AbortSignal
+}
+
+/** Options of {@link Peerloom.openStream}. */
+export interface OpenStreamOptions extends CallOptions {}
+
+/** Options of {@link Peerloom.handle}. */
+export interface HandleOptions {
+  /** Takes the handler away when it aborts. */
+  signal?: AbortSignal
+}
+
+/** Called with each stream that a peer opens. When it throws, the stream is reset and the node has an `error` event. */
+export type StreamHandler = (incoming: { stream: PeerloomStream; peer: Peer }) => void | Promise<void>
+
+// The interface gives addEventListener its types; the class is the browser's own.
+const EventTargetBase = EventTarget as new () => TypedEventTarget<PeerloomEventMap> &
+  Pick<EventTarget, 'dispatchEvent'>
+
+/** A libp2p peer in this page. */
+export class Peerloom extends EventTargetBase {
+  /** Whether the identity will be the same the next time. */
+  readonly identityKept: boolean
+  readonly #core: WasmNode
+  readonly #peerId: string
+  readonly #peers = new Map<number, Peer>()
+  /** By connection, what to do when it is over. */
+  readonly #releases = new Map<number, Set<() => void>>()
+  readonly #forgetBugListener: () => void
+  #closed = false
+
+  /** Starts a node. It connects to nobody by itself. */
+  static async create(options: PeerloomOptions = {}): Promise<Peerloom> {
+    const starting = Promise.all([
+      loadIdentity(options.identity ?? { store: 'default' }),
+      loadCore(options.wasm),
+    ])
+    const [{ seed, kept }] = await orAborted(starting, options.signal)
+    return new Peerloom(seed, kept, options.agentVersion)
+  }
+
+  private constructor(seed: Uint8Array, kept: boolean, agentVersion: string | undefined) {
+    super()
+    this.identityKept = kept
+    this.#core = callNow(() => new WasmNode(seed, agentVersion, (event: CoreEvent) => this.#onEvent(event)))
+    this.#peerId = this.#core.peerId
+    this.#forgetBugListener = onBug((error) => this.#emit('error', error))
+  }
+
+  /** Who this node is, as other peers see it. */
+  get peerId(): string {
+    return this.#peerId
+  }
+
+  /** The peers that this node is connected to, once for each connection. */
+  get peers(): Peer[] {
+    return [...this.#peers.values()]
+  }
+
+  /** Connects to a multiaddr, or to a peer id at the addresses that are known of it. */
+  async dial(target: string, options: CallOptions = {}): Promise<Peer> {
+    this.#assertOpen()
+    return this.#peer(await call(() => this.#core.dial(target, options.signal)))
+  }
+
+  /**
+   * Opens a stream for the first of `protocols` that the peer handles.
+   *
+   * With one protocol this costs no round trip: if the peer does not handle it, the first read fails with
+   * `ERR_PROTOCOL_NOT_SUPPORTED`.
+   */
+  async openStream(
+    peer: string | Peer,
+    protocols: string | readonly string[],
+    options: OpenStreamOptions = {},
+  ): Promise<PeerloomStream> {
+    this.#assertOpen()
+    const { id, connection } = target(peer)
+    const names = typeof protocols === 'string' ? [protocols] : [...protocols]
+    const opened = await call(() => this.#core.openStream(id, connection, names, options.signal))
+    return new PeerloomStream(opened.stream, this.#peer(opened.connection))
+  }
+
+  /** Has `handler` called for every stream that a peer opens for `protocol`. */
+  async handle(protocol: string, handler: StreamHandler, options: HandleOptions = {}): Promise<void> {
+    this.#assertOpen()
+    if (options.signal?.aborted) {
+      throw abortError(options.signal)
+    }
+    callNow(() =>
+      this.#core.handle(protocol, (stream: WasmStream, connection: CoreConnection) =>
+        this.#incoming(stream, connection, handler),
+      ),
+    )
+    options.signal?.addEventListener('abort', () => void this.unhandle(protocol).catch(() => {}), { once: true })
+  }
+
+  /** Takes the handler of `protocol` away. Streams that are open stay so. */
+  async unhandle(protocol: string): Promise<boolean> {
+    return callNow(() => this.#core.unhandle(protocol))
+  }
+
+  /** The round-trip time to a peer, in milliseconds. */
+  ping(peer: string | Peer, options: CallOptions = {}): Promise<number> {
+    const { id, connection } = target(peer)
+    return call(() => this.#core.ping(id, connection, options.signal))
+  }
+
+  /** What is known of a peer. */
+  details(peer: string | Peer): PeerIdentity {
+    const { id } = target(peer)
+    return { id, ...callNow(() => this.#core.peerDetails(id)) }
+  }
+
+  /** Adds an address at which a peer may be reached, for a dial by its peer id. */
+  addAddress(peer: string | Peer, address: string): void {
+    callNow(() => this.#core.addAddress(target(peer).id, address))
+  }
+
+  /** Closes the connections to a peer, or the one that a {@link Peer} stands for, in an orderly way. */
+  disconnect(peer: string | Peer, options: CallOptions = {}): Promise<void> {
+    const { id, connection } = target(peer)
+    return orAborted(
+      call(() => this.#core.disconnect(id, connection)),
+      options.signal,
+    )
+  }
+
+  /** Ends the node: every peer is told goodbye, and nothing is left behind. */
+  async close(options: CallOptions = {}): Promise<void> {
+    if (this.#closed) {
+      return
+    }
+    this.#closed = true
+    this.#forgetBugListener()
+    await orAborted(
+      call(() => this.#core.close()),
+      options.signal,
+    )
+  }
+
+  [asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) {
+      throw new PeerloomError('ERR_NODE_CLOSED', 'the node is closed')
+    }
+  }
+
+  #peer(connection: CoreConnection): Peer {
+    return this.#peers.get(connection.id) ?? new Peer(this, connection)
+  }
+
+  /** The core counts the stream as open until the promise settles. */
+  async #incoming(core: WasmStream, connection: CoreConnection, handler: StreamHandler): Promise<void> {
+    const stream = new PeerloomStream(core, this.#peer(connection))
+    void this.#run(handler, stream)
+    const releases = this.#releases.get(connection.id)
+    let release: (() => void) | undefined
+    // The end of the connection counts too: nobody may ever read the stream again and notice.
+    const connectionOver = new Promise<void>((resolve) => {
+      release = resolve
+      releases?.add(resolve)
+    })
+    await Promise.race([stream.closed, connectionOver])
+    if (release) {
+      releases?.delete(release)
+    }
+  }
+
+  async #run(handler: StreamHandler, stream: PeerloomStream): Promise<void> {
+    try {
+      await handler({ stream, peer: stream.peer })
+    } catch (error) {
+      stream.abort(error)
+      this.#emit('error', error)
+    }
+  }
+
+  #onEvent(event: CoreEvent): void {
+    switch (event.kind) {
+      case 'connection:open': {
+        const peer = new Peer(this, event.connection)
+        this.#peers.set(event.connection.id, peer)
+        this.#releases.set(event.connection.id, new Set())
+        this.#emit('connection:open', peer)
+        if (event.first) {
+          this.#emit('peer:connect', peer)
+        }
+        break
+      }
+      case 'connection:close': {
+        const peer = this.#peer(event.connection)
+        this.#peers.delete(event.connection.id)
+        for (const release of this.#releases.get(event.connection.id) ?? []) {
+          release()
+        }
+        this.#releases.delete(event.connection.id)
+        const detail = { peer, reason: toPeerloomError(event.reason) }
+        this.#emit('connection:close', detail)
+        if (event.last) {
+          this.#emit('peer:disconnect', detail)
+        }
+        break
+      }
+      case 'peer:identify':
+        this.#emit('peer:identify', this.details(event.peer))
+        break
+    }
+  }
+
+  #emit<K extends keyof PeerloomEventMap & string>(type: K, detail: PeerloomEventMap[K]['detail']): void {
+    this.dispatchEvent(new CustomEvent(type, { detail }))
+  }
+}
+
+function target(peer: string | Peer): { id: string; connection: number | undefined } {
+  return typeof peer === 'string'
+    ? { id: peer, connection: undefined }
+    : { id: peer.id, connection: peer.connectionId }
+}
+
+/** Waits for `work` no longer than until `signal` aborts; the work itself goes on. */
+function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) {
+    return work
+  }
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(abortError(signal))
+    if (signal.aborted) {
+      aborted()
+    }
+    signal.addEventListener('abort', aborted)
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted))
+  })
+}
