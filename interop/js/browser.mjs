@@ -1,0 +1,117 @@
+// Pages in headless Chromium that dial: js-libp2p, bundled, or ours, from the npm package as it is published.
+
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { tmpdir } from 'node:os'
+import { delimiter, extname, join, normalize } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import { chromium } from 'playwright-core'
+
+const HERE = fileURLToPath(new URL('.', import.meta.url))
+export const PACKAGE = fileURLToPath(new URL('../../npm/', import.meta.url))
+
+const CONTENT_TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.wasm': 'application/wasm',
+}
+
+/** A browser and the site of its pages. */
+export class Browser {
+  /** Why there is none on this machine. */
+  static missing() {
+    return findChromium() === undefined ? 'there is no Chromium on the PATH' : undefined
+  }
+
+  static async start() {
+    const bundles = await mkdtemp(join(tmpdir(), 'peerloom-interop-'))
+    await build({
+      entryPoints: [join(HERE, 'page/js-libp2p.mjs'), join(HERE, 'page/peerloom.mjs')],
+      outdir: bundles,
+      bundle: true,
+      format: 'esm',
+      // The package is loaded as a page without a bundler would load it.
+      external: ['/npm/*'],
+      logLevel: 'warning',
+    })
+    const server = createServer((request, response) => void serve(bundles, request, response))
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const browser = await chromium.launch({
+      executablePath: findChromium(),
+      // As root, which containers often are, Chromium's sandbox cannot start.
+      chromiumSandbox: process.getuid?.() !== 0,
+      args: [
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+        '--no-first-run',
+      ],
+    })
+    return new Browser(browser, server, bundles)
+  }
+
+  #browser
+  #server
+  #bundles
+
+  constructor(browser, server, bundles) {
+    this.#browser = browser
+    this.#server = server
+    this.#bundles = bundles
+  }
+
+  /** What `window.check(address)` of a fresh page finds. */
+  async check(page, address, milliseconds) {
+    const context = await this.#browser.newContext()
+    try {
+      const tab = await context.newPage()
+      if (process.env.INTEROP_VERBOSE) tab.on('console', (message) => console.error(message.text()))
+      const failure = new Promise((_, reject) => {
+        tab.on('pageerror', reject)
+        setTimeout(reject, milliseconds, new Error('no word from the page')).unref()
+      })
+      const checking = async () => {
+        await tab.goto(`http://127.0.0.1:${this.#server.address().port}/?page=${page}`)
+        return await tab.evaluate((address) => window.check(address), address)
+      }
+      return await Promise.race([checking(), failure])
+    } finally {
+      await context.close()
+    }
+  }
+
+  async stop() {
+    await this.#browser.close()
+    this.#server.closeAllConnections()
+    this.#server.close()
+    await rm(this.#bundles, { recursive: true })
+  }
+}
+
+function findChromium() {
+  const folders = (process.env.PATH ?? '').split(delimiter)
+  const programs = ['chromium', 'chromium-browser', 'google-chrome']
+  return programs.flatMap((name) => folders.map((folder) => join(folder, name))).find(existsSync)
+}
+
+async function serve(bundles, request, response) {
+  const { pathname, searchParams } = new URL(request.url, 'http://localhost')
+  try {
+    const [content, type] = await find(bundles, normalize(pathname), searchParams.get('page'))
+    response.writeHead(200, { 'Content-Type': type }).end(content)
+  } catch {
+    response.writeHead(404).end()
+  }
+}
+
+async function find(bundles, path, page) {
+  if (path === '/') {
+    const module = `<!doctype html><script type="module" src="/bundles/${page}.js"></script>`
+    return [module, CONTENT_TYPES['.html']]
+  }
+  const [, folder, ...rest] = path.split('/')
+  const file = join({ bundles, npm: PACKAGE }[folder], ...rest)
+  return [await readFile(file), CONTENT_TYPES[extname(file)] ?? 'application/octet-stream']
+}

@@ -1,0 +1,34 @@
+//! rust-libp2p as a peer program of the matrix; ../README.md has its contract.
+//!
+//! usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR
+
+use anyhow::{Result, bail};
+use libp2p::StreamProtocol;
+
+mod dial;
+mod listen;
+mod swarm;
+
+const ECHO: StreamProtocol = StreamProtocol::new("/echo/1.0.0");
+/// Reads something, then resets the stream.
+const RESET: StreamProtocol = StreamProtocol::new("/peerloom-interop/reset/1.0.0");
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    // libp2p-webrtc panics unless rustls knows which cryptography to use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["listen", address] => listen::run(address.parse()?).await,
+        ["dial", address] => {
+            println!("{}", dial::run(address.parse()?).await?);
+            Ok(())
+        }
+        _ => bail!("usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR"),
+    }
+}
