@@ -15,9 +15,10 @@ use std::{
 };
 
 use bytes::BytesMut;
+pub use quinn::udp::Transmit;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
-    udp::{RecvMeta, Transmit, UdpSocketState},
+    udp::{RecvMeta, UdpSocketState},
 };
 use tokio::{io::Interest, sync::mpsc};
 
@@ -255,6 +256,34 @@ impl DatagramSocket {
         }
     }
 
+    /// See [`DatagramSender::send`].
+    pub async fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.sender().send(transmit).await
+    }
+
+    /// The half that sends, for as many tasks as want it.
+    pub fn sender(&self) -> DatagramSender {
+        DatagramSender { socket: self.socket.clone() }
+    }
+
+    /// See [`DatagramSender::max_segments`].
+    pub fn max_segments(&self) -> usize {
+        self.socket.max_transmit_segments()
+    }
+
+    /// The address and port that the socket is bound to.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_address()
+    }
+}
+
+/// The sending half of a [`DatagramSocket`].
+#[derive(Debug, Clone)]
+pub struct DatagramSender {
+    socket: Arc<UdpSocket>,
+}
+
+impl DatagramSender {
     /// Sends now, or fails with [`WouldBlock`](io::ErrorKind::WouldBlock). `segment_size` in the transmit lets the
     /// kernel cut one large buffer into datagrams (GSO), at most [`max_segments`](Self::max_segments) of them. Errors of
     /// the route are logged, not returned: a lost datagram is none of UDP's business.
@@ -266,20 +295,20 @@ impl DatagramSocket {
     pub async fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         loop {
             match self.try_send(transmit) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.io.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
                 result => return result,
             }
         }
     }
 
+    /// Waits for room in the kernel's buffer. Cancel-safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.socket.io.writable().await
+    }
+
     /// How many datagrams one transmit may hold.
     pub fn max_segments(&self) -> usize {
         self.socket.max_transmit_segments()
-    }
-
-    /// The address and port that the socket is bound to.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_address()
     }
 }
 
