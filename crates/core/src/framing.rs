@@ -129,20 +129,12 @@ impl MessageDecoder {
         loop {
             match &mut self.state {
                 State::Length(prefix) => {
-                    if !input.has_remaining() {
-                        return Ok(None);
-                    }
-                    prefix.push(input.get_u8());
-                    let length = match varint::decode(prefix) {
-                        Ok((length, _)) => length,
-                        Err(VarintError::Truncated) if prefix.len() < varint::MAX_BYTES => continue,
-                        Err(error) => return Err(error.into()),
-                    };
+                    let Some(length) = decode_length(prefix, input)? else { return Ok(None) };
                     let max = self.max;
                     let missing = usize::try_from(length).ok().filter(|length| *length <= max);
                     let missing = missing.ok_or(FramingError::TooLong { length, max })?;
                     if missing <= input.len() {
-                        self.state = State::Length(Vec::new());
+                        prefix.clear();
                         return Ok(Some(input.split_to(missing)));
                     }
                     self.state = State::Body { gathered: BytesMut::new(), missing };
@@ -167,6 +159,29 @@ impl MessageDecoder {
     pub fn is_between_messages(&self) -> bool {
         matches!(&self.state, State::Length(prefix) if prefix.is_empty())
     }
+}
+
+/// Takes a length off `input`; `prefix` keeps the bytes of one that has not ended.
+fn decode_length(prefix: &mut Vec<u8>, input: &mut Bytes) -> Result<Option<u64>, VarintError> {
+    if prefix.is_empty() {
+        match varint::decode(input) {
+            Ok((length, rest)) => {
+                input.advance(input.len().saturating_sub(rest.len()));
+                return Ok(Some(length));
+            }
+            Err(VarintError::Truncated) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    while input.has_remaining() {
+        prefix.push(input.get_u8());
+        match varint::decode(prefix) {
+            Ok((length, _)) => return Ok(Some(length)),
+            Err(VarintError::Truncated) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -56,8 +56,14 @@ impl MemoryStream {
 
 impl State {
     fn wake(&mut self) {
-        self.reader.take().map(Waker::wake);
-        self.writer.take().map(Waker::wake);
+        wake(&mut self.reader);
+        wake(&mut self.writer);
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
     }
 }
 
@@ -68,7 +74,7 @@ impl Stream for MemoryStream {
             return Poll::Ready(Err(StreamError::Reset { code }));
         }
         if let Some(chunk) = state.chunks.pop_front() {
-            state.writer.take().map(Waker::wake);
+            wake(&mut state.writer);
             return Poll::Ready(Ok(Some(chunk)));
         }
         if state.closed {
@@ -97,7 +103,7 @@ impl Stream for MemoryStream {
         }
         let taken = data.split_to(data.remaining().min(room));
         state.chunks.push_back(taken);
-        state.reader.take().map(Waker::wake);
+        wake(&mut state.reader);
         Poll::Ready(Ok(()))
     }
 

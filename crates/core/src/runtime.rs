@@ -88,3 +88,32 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
         futures_util::future::Either::Right(_) => Err(Elapsed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn dropped_task_runs_no_further() {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let task = spawn(async move {
+            sleep(Duration::from_secs(1)).await;
+            let _ = sender.send(());
+        });
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        drop(task);
+        assert!(receiver.await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timeout_follows_the_paused_clock() {
+        let start = Instant::now();
+        let never = timeout(Duration::from_secs(60), std::future::pending::<()>()).await;
+        assert_eq!(never, Err(Elapsed));
+        assert_eq!(start.elapsed(), Duration::from_secs(60));
+        assert_eq!(timeout(Duration::ZERO, async { 1 }).await, Ok(1));
+        sleep_until(start).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(60));
+    }
+}

@@ -194,3 +194,52 @@ impl<S: Stream + Unpin> AsyncWrite for StreamIo<S> {
         self.stream.poll_close_write(cx).map_err(Into::into)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::memory_stream::MemoryStream;
+
+    #[tokio::test]
+    async fn bytes_survive_the_io_adapter_in_reads_and_writes_of_any_size() {
+        let (ours, theirs) = MemoryStream::pair(100);
+        let (mut ours, mut theirs) = (ours.into_io(), theirs.into_io());
+        let sent: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+        let send = async {
+            ours.write_all(&sent).await.unwrap();
+            ours.shutdown().await.unwrap();
+        };
+        let receive = async {
+            let mut received = Vec::new();
+            let mut first = [0; 7];
+            theirs.read_exact(&mut first).await.unwrap();
+            received.extend_from_slice(&first);
+            theirs.read_to_end(&mut received).await.unwrap();
+            received
+        };
+        let ((), received) = tokio::join!(send, receive);
+        assert_eq!(received, sent);
+    }
+
+    #[tokio::test]
+    async fn what_the_io_adapter_has_not_handed_out_is_given_back() {
+        let (mut ours, theirs) = MemoryStream::pair(100);
+        ours.write_all("abcdef".into()).await.unwrap();
+        let mut theirs = theirs.into_io();
+        let mut first = [0; 2];
+        theirs.read_exact(&mut first).await.unwrap();
+        assert_eq!(theirs.into_parts().1, "cdef");
+    }
+
+    #[tokio::test]
+    async fn reset_is_an_io_error_with_its_code() {
+        let (mut ours, theirs) = MemoryStream::pair(100);
+        ours.reset(5);
+        let error = theirs.into_io().read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let inner = error.get_ref().and_then(|error| error.downcast_ref::<StreamError>());
+        assert!(matches!(inner, Some(StreamError::Reset { code: 5 })));
+    }
+}

@@ -28,6 +28,11 @@ pub(super) fn p256_point(spki: &[u8]) -> Result<[u8; 65], KeyError> {
     }
 }
 
+/// The `SubjectPublicKeyInfo` of an ECDSA key on P-256, from its uncompressed point.
+pub(super) fn p256_spki(point: &[u8; 65]) -> Vec<u8> {
+    [&P256_SPKI_PREFIX[..], point].concat()
+}
+
 /// Checks the `SubjectPublicKeyInfo` of an RSA key: the form, the size of the modulus and that of the exponent.
 pub(super) fn check_rsa(spki: &[u8]) -> Result<(), KeyError> {
     let (modulus, exponent) = rsa_numbers(spki).ok_or(KeyError::Malformed("RSA"))?;
@@ -154,10 +159,10 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_to_a_signature_panics(r: [u8; 32], s: [u8; 32], at in 0usize..70, byte: u8) {
+        fn no_damage_to_a_signature_panics(r: [u8; 32], s: [u8; 32], at: prop::sample::Index, byte: u8) {
             let mut der = signature(&r, &s);
-            let length = der.len();
-            der[at % length] = byte;
+            let at = at.index(der.len());
+            der[at] = byte;
             let _ = ecdsa_signature(&der);
         }
     }

@@ -15,8 +15,8 @@ pub(super) enum Kind {
     Ed25519([u8; 32]),
     /// The compressed point of SEC 1.
     Secp256k1([u8; 33]),
-    /// The uncompressed point of SEC 1; the encoding as `SubjectPublicKeyInfo` follows from it.
-    EcdsaP256(Box<[u8; 65]>, Bytes),
+    /// The uncompressed point of SEC 1.
+    EcdsaP256(Box<[u8; 65]>),
     /// `SubjectPublicKeyInfo`, its form and the size of its modulus checked.
     Rsa(Bytes),
 }
@@ -34,9 +34,7 @@ impl PublicKey {
                 }
                 Kind::Secp256k1(point)
             }
-            protobuf::ECDSA => {
-                Kind::EcdsaP256(Box::new(der::p256_point(data)?), Bytes::copy_from_slice(data))
-            }
+            protobuf::ECDSA => Kind::EcdsaP256(Box::new(der::p256_point(data)?)),
             protobuf::RSA => {
                 der::check_rsa(data)?;
                 Kind::Rsa(Bytes::copy_from_slice(data))
@@ -51,7 +49,7 @@ impl PublicKey {
         match &self.0 {
             Kind::Ed25519(point) => protobuf::encode(protobuf::ED25519, point),
             Kind::Secp256k1(point) => protobuf::encode(protobuf::SECP256K1, point),
-            Kind::EcdsaP256(_, spki) => protobuf::encode(protobuf::ECDSA, spki),
+            Kind::EcdsaP256(point) => protobuf::encode(protobuf::ECDSA, &der::p256_spki(point)),
             Kind::Rsa(spki) => protobuf::encode(protobuf::RSA, spki),
         }
     }
@@ -68,7 +66,7 @@ impl PublicKey {
         verify::verify(&self.0, message, signature).await
     }
 
-    /// [`verify`](Self::verify) on the spot. In the order of 50 µs; 4 ms for the longest RSA key.
+    /// [`verify`](Self::verify) on the spot.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn verify_blocking(&self, message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
         verify::verify_blocking(&self.0, message, signature)
@@ -84,7 +82,7 @@ impl fmt::Debug for PublicKey {
         let name = match &self.0 {
             Kind::Ed25519(_) => "Ed25519",
             Kind::Secp256k1(_) => "Secp256k1",
-            Kind::EcdsaP256(..) => "EcdsaP256",
+            Kind::EcdsaP256(_) => "EcdsaP256",
             Kind::Rsa(_) => "Rsa",
         };
         write!(f, "PublicKey({name} of {})", self.peer_id())

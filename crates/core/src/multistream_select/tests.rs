@@ -291,10 +291,8 @@ async fn no_common_protocol_is_told_apart_from_a_failure_on_both_sides() {
             stream.confirm().await
         };
         let accept = negotiate_inbound(Box::new(theirs), only_echo);
-        let (dialed, accepted) = tokio::join!(dial, async {
-            // The dialer drops its stream, which resets it here.
-            accept.await
-        });
+        // The dialer drops its stream, which resets it for the listener.
+        let (dialed, accepted) = tokio::join!(dial, accept);
         assert!(matches!(dialed, Err(NegotiationError::NoCommonProtocol)), "{dialed:?}");
         assert!(matches!(accepted, Err(NegotiationError::Stream(_))), "{accepted:?}");
     }
@@ -478,4 +476,15 @@ proptest! {
         prop_assert!(listener.take_outgoing().len() <= 20 + input.len() * 2);
         let _ = Dialer::new(&[ECHO, PING]).receive(&mut input.into());
     }
+}
+
+#[test]
+fn negotiations_can_run_on_any_thread() {
+    fn is_send<T: Send>(_: T) {}
+    let (ours, theirs) = MemoryStream::pair(1);
+    is_send(negotiate_outbound(Box::new(ours), &[]));
+    is_send(negotiate_inbound(Box::new(theirs), only_echo));
+    let (mut ours, _theirs) = tokio::io::duplex(1);
+    is_send(dial_pipe(&mut ours, &[]));
+    is_send(accept_pipe(&mut ours, only_echo));
 }

@@ -17,10 +17,10 @@ pub(in crate::keys) async fn verify(
             key.verify_strict(message, &signature).map_err(|_| InvalidSignature)
         }
         Kind::Secp256k1(point) => secp256k1(point, message, signature),
-        Kind::EcdsaP256(_, spki) => {
+        Kind::EcdsaP256(point) => {
             let raw = der::ecdsa_signature(signature).ok_or(InvalidSignature)?;
             subtle_verify(
-                spki,
+                &der::p256_spki(point),
                 &[("name", "ECDSA"), ("namedCurve", "P-256"), ("hash", "SHA-256")],
                 message,
                 &raw,

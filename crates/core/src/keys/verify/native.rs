@@ -25,7 +25,7 @@ pub(in crate::keys) fn verify_blocking(
             let raw = der::ecdsa_signature(signature).ok_or(InvalidSignature)?;
             check(&ECDSA_P256K1_SHA256_FIXED, point, message, &raw)
         }
-        Kind::EcdsaP256(point, _) => {
+        Kind::EcdsaP256(point) => {
             let raw = der::ecdsa_signature(signature).ok_or(InvalidSignature)?;
             check(&ECDSA_P256_SHA256_FIXED, point.as_slice(), message, &raw)
         }
