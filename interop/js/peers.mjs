@@ -10,6 +10,8 @@ import { json, Program } from './program.mjs'
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const PACKAGE_BUILT = join(PACKAGE, 'dist')
 const START_MS = 30_000
+/** A listener may notice a little later than the dialer. */
+const HEARD_MS = 5_000
 /** Eight checks, of which each has its own deadline. */
 const DIAL_MS = 180_000
 const OLDEST_NODE = [22, 12]
@@ -146,7 +148,7 @@ async function listenWith(command, args) {
       address: addresses[0],
       stop: () => process.stop(),
       heard: (event, dialer, fits = () => true) =>
-        process.find(`"${event}" of ${dialer}`, START_MS, (line) => {
+        process.find(`"${event}" of ${dialer}`, HEARD_MS, (line) => {
           const said = json(line)
           return said?.event === event && said.peer === dialer && fits(said) ? said : undefined
         }),

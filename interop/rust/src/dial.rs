@@ -100,9 +100,8 @@ fn note(seen: &mut Seen, event: SwarmEvent<BehaviourEvent>) {
 }
 
 async fn identify(news: &mut watch::Receiver<Seen>) -> Result<Value> {
-    let seen = news
-        .wait_for(|seen| seen.closed.is_some() || (seen.identified.is_some() && seen.asked))
-        .await?;
+    let seen =
+        news.wait_for(|seen| seen.closed.is_some() || (seen.identified.is_some() && seen.asked)).await?;
     let info = seen.identified.as_ref().with_context(|| format!("connection closed: {:?}", seen.closed))?;
     let addresses: Vec<_> = info.listen_addrs.iter().map(ToString::to_string).collect();
     let protocols: Vec<&str> = info.protocols.iter().map(AsRef::as_ref).collect();

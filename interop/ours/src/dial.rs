@@ -1,0 +1,169 @@
+//! Makes the checks and tells what it found.
+
+use std::{io, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use peerloom_core::{
+    Keypair, Multiaddr, ProtocolName, Stream as _, StreamError, StreamExt as _,
+    multistream_select::NegotiatedStream, runtime::timeout,
+};
+use peerloom_node::{ConnectionInfo, Events, Node, NodeEvent, ping};
+use peerloom_quic::WebTransportTransport;
+use peerloom_tcp::TcpTransport;
+use peerloom_webrtc::WebRtcDirectTransport;
+use peerloom_websocket::WebSocketTransport;
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, split};
+
+const ECHO: &str = "/echo/1.0.0";
+/// Reads something, then resets the stream.
+const RESET: &str = "/peerloom-interop/reset/1.0.0";
+
+const CHECK: Duration = Duration::from_secs(20);
+const ECHO_BYTES: usize = 1024 * 1024;
+const HALF_CLOSE_BYTES: usize = 64 * 1024;
+
+pub(crate) async fn run(address: Multiaddr) -> Result<Value> {
+    let keypair = Keypair::generate();
+    let node = Node::builder(keypair.clone())
+        .transport(TcpTransport::new(keypair.clone()))
+        .transport(WebSocketTransport::new(keypair.clone()))
+        .transport(WebTransportTransport::new(keypair.clone())?)
+        .transport(WebRtcDirectTransport::new(keypair)?)
+        .build();
+    let mut events = node.events();
+    let mut checks = Map::new();
+    match within_deadline(async { Ok(node.dial(address).await?) }).await {
+        Ok(connection) => {
+            checks.insert("connect".to_owned(), json!({ "remote": connection.peer.to_string() }));
+            examine(&node, &connection, &mut events, &mut checks).await;
+        }
+        Err(error) => _ = checks.insert("connect".to_owned(), json!({ "error": format!("{error:#}") })),
+    }
+    let peer = node.peer_id().to_string();
+    node.close().await;
+    Ok(json!({ "peer": peer, "checks": checks }))
+}
+
+async fn examine(
+    node: &Node,
+    connection: &ConnectionInfo,
+    events: &mut Events,
+    checks: &mut Map<String, Value>,
+) {
+    let mut insert = |name: &str, outcome: Result<Value>| {
+        let value = outcome.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+        checks.insert(name.to_owned(), value);
+    };
+    insert("identify", within_deadline(identify(node, connection, events)).await);
+    insert("ping", within_deadline(ping(node, connection)).await);
+    insert("echo", within_deadline(echo(node, connection)).await);
+    insert("half-close", within_deadline(half_close(node, connection)).await);
+    insert("reset", within_deadline(reset(node, connection)).await);
+    insert("remote reset", within_deadline(remote_reset(node, connection)).await);
+    insert("still alive", within_deadline(ping(node, connection)).await);
+}
+
+/// A node asks by itself whom it is connected to.
+async fn identify(node: &Node, connection: &ConnectionInfo, events: &mut Events) -> Result<Value> {
+    let peer = connection.peer;
+    let details = loop {
+        let details = node.peer_store().details(peer).unwrap_or_default();
+        if !details.protocols.is_empty() {
+            break details;
+        }
+        match events.next().await.context("the node has ended")? {
+            NodeEvent::ConnectionClosed { connection, reason, .. } if connection.peer == peer => {
+                bail!("{reason}")
+            }
+            _ => {}
+        }
+    };
+    let protocols: Vec<&str> = details.protocols.iter().map(ProtocolName::as_str).collect();
+    let addresses: Vec<_> = node.peer_store().addresses(peer).iter().map(ToString::to_string).collect();
+    let observed = details.observed_address.map(|address| address.to_string());
+    Ok(json!({ "protocols": protocols, "addresses": addresses, "observed": observed }))
+}
+
+async fn ping(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
+    Ok(json!({ "ms": ping::ping(node, connection).await?.as_secs_f64() * 1e3 }))
+}
+
+async fn echo(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
+    let (mut reader, mut writer) = split(open(node, connection, ECHO).await?.into_io());
+    let sent = pattern(ECHO_BYTES);
+    let mut received = vec![0; sent.len()];
+    let writing = async {
+        writer.write_all(&sent).await?;
+        writer.flush().await
+    };
+    tokio::try_join!(writing, reader.read_exact(&mut received))?;
+    writer.shutdown().await?;
+    Ok(json!({ "equal": sent == received, "end": ending(&mut reader).await? }))
+}
+
+async fn half_close(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
+    let mut stream = open(node, connection, ECHO).await?.into_io();
+    let sent = pattern(HALF_CLOSE_BYTES);
+    stream.write_all(&sent).await?;
+    stream.shutdown().await?;
+    let mut received = vec![0; sent.len()];
+    stream.read_exact(&mut received).await?;
+    Ok(json!({ "equal": sent == received, "end": ending(&mut stream).await? }))
+}
+
+async fn reset(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
+    let mut stream = open(node, connection, ECHO).await?;
+    stream.write_all(Bytes::from(pattern(1))).await?;
+    stream.read_chunk().await?.context("the stream ended early")?;
+    stream.reset(0);
+    Ok(json!({}))
+}
+
+async fn remote_reset(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
+    let mut stream = open(node, connection, RESET).await?;
+    stream.write_all(Bytes::from(pattern(1))).await?;
+    stream.flush().await?;
+    // With lazy negotiation, that the listener does not support the protocol shows on reading.
+    let end = match stream.read_chunk().await {
+        Ok(None) => "closed".to_owned(),
+        Ok(Some(chunk)) => format!("{} more bytes", chunk.len()),
+        Err(StreamError::Reset { .. }) => "reset".to_owned(),
+        Err(StreamError::ProtocolNotSupported) => "unsupported".to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(json!({ "end": end }))
+}
+
+async fn open(node: &Node, connection: &ConnectionInfo, protocol: &'static str) -> Result<NegotiatedStream> {
+    Ok(node.open_stream(connection, &[ProtocolName::from_static(protocol)]).await?)
+}
+
+/// `closed`, `reset`, or how many bytes came instead.
+async fn ending(reader: &mut (impl AsyncRead + Unpin)) -> Result<String> {
+    match reader.read(&mut [0; 1]).await {
+        Ok(0) => Ok("closed".to_owned()),
+        Ok(bytes) => Ok(format!("{bytes} more bytes")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok("reset".to_owned()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn within_deadline<T>(check: impl Future<Output = Result<T>>) -> Result<T> {
+    match timeout(CHECK, check).await {
+        Ok(outcome) => outcome,
+        Err(_) => bail!("no result after {} s", CHECK.as_secs()),
+    }
+}
+
+/// Bytes of which no two stretches are alike, so that a lost, doubled or swapped chunk shows.
+fn pattern(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let [first, ..] = state.to_be_bytes();
+        first
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
