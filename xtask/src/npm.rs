@@ -34,7 +34,8 @@ pub(crate) fn package(shell: &Shell) -> Result<()> {
     let tsc = node::npm_program(shell, "tsc")?;
     announce("Compiling the TypeScript SDK");
     shell.remove_path("npm/dist")?;
-    cmd!(shell, "{tsc} --project js --rootDir js/src --outDir npm/dist/src").run()?;
+    // With their sources inside, maps work where the package is installed, which has no js/.
+    cmd!(shell, "{tsc} --project js --rootDir js/src --outDir npm/dist/src --inlineSources").run()?;
     shell.create_dir("npm/dist/generated")?;
     for file in shell.read_dir("js/generated")? {
         shell.copy_file(&file, "npm/dist/generated")?;
