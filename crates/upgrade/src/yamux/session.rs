@@ -440,7 +440,9 @@ impl Session {
         let sample = now.saturating_duration_since(sent_at);
         // Queues make pings late, so the shortest counts; an eighth of the rest, in case the path has become longer.
         self.ping.round_trip = Some(match self.ping.round_trip {
-            Some(known) if sample > known => known.saturating_add(sample.saturating_sub(known) / 8),
+            Some(known) if sample > known => {
+                known.saturating_add(sample.saturating_sub(known).mul_f32(0.125))
+            }
             _ => sample,
         });
         self.ping.sent_at = None;
