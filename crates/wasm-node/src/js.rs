@@ -1,8 +1,10 @@
 //! Small things that every use of browser objects needs.
 
-use js_sys::{Promise, Reflect};
+use bytes::Bytes;
+use js_sys::{Promise, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
+use web_sys::MessageEvent;
 
 /// A browser's error in its own words.
 pub(crate) fn describe(error: &JsValue) -> String {
@@ -35,4 +37,10 @@ pub(crate) fn set_property(object: &JsValue, name: &str, value: &JsValue) {
 /// Whether the page's (or worker's) global object has this interface.
 pub(crate) fn has_global(name: &str) -> bool {
     !property(&js_sys::global(), name).is_undefined()
+}
+
+/// What a socket or channel of binary type `arraybuffer` received; `None` if it is text.
+pub(crate) fn binary_message(event: &MessageEvent) -> Option<Bytes> {
+    let data = event.data();
+    data.is_object().then(|| Uint8Array::new(&data).to_vec().into())
 }

@@ -106,7 +106,10 @@ impl WasmStream {
             None => Poll::Ready(Ok(())),
         })
         .await;
-        confirmed.map_err(|error| coded(&error))
+        confirmed.map_err(|error| match error {
+            NegotiationError::NoCommonProtocol => coded(&StreamError::ProtocolNotSupported),
+            error => coded(&error),
+        })
     }
 
     /// The browser's own streams, to be used instead of this: `{ readable, writable, unread }`. Only after

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use js_sys::{ArrayBuffer, Uint8Array};
 use peerloom_core::{
     ConnectionError, Stream, StreamError,
     runtime::timeout,
@@ -86,9 +85,9 @@ impl Channel {
         let listeners = [
             channel.listen("message", |channel, event: MessageEvent| {
                 // Text messages are no part of the protocol.
-                match event.data().dyn_into::<ArrayBuffer>() {
-                    Ok(data) => channel.receive(Uint8Array::new(&data).to_vec().into()),
-                    Err(_) => channel.fail(StreamError::Protocol("text on a data channel")),
+                match js::binary_message(&event) {
+                    Some(data) => channel.receive(data),
+                    None => channel.fail(StreamError::Protocol("text on a data channel")),
                 }
             }),
             channel.listen("open", |channel, _: Event| channel.state.borrow_mut().wake()),

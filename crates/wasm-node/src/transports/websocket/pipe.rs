@@ -10,10 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use js_sys::{ArrayBuffer, Uint8Array};
 use peerloom_core::runtime::{BoxFuture, sleep};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use wasm_bindgen::JsCast;
 use web_sys::{BinaryType, CloseEvent, Event, MessageEvent, WebSocket};
 
 use crate::{event_listener::EventListener, js};
@@ -118,9 +116,9 @@ impl WebSocketPipe {
                 move |event: MessageEvent| {
                     let Some(shared) = shared.upgrade() else { return };
                     let mut shared = shared.borrow_mut();
-                    match event.data().dyn_into::<ArrayBuffer>() {
-                        Ok(data) => shared.receive(Uint8Array::new(&data).to_vec().into()),
-                        Err(_) => shared.enter(State::Failed("the remote sent a text message".into())),
+                    match js::binary_message(&event) {
+                        Some(data) => shared.receive(data),
+                        None => shared.enter(State::Failed("the remote sent a text message".into())),
                     }
                     if let State::Failed(_) = shared.state {
                         let _ = socket.close();
