@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn check_and_answer_connect_both_in_either_version() {
         for version in [WireVersion::V1, WireVersion::V2] {
-            let now = Instant::now();
+            let now = crate::test_now();
             let (mut client, mut server) = pair(version, now);
             client.handle_timeout(now);
             assert!(!client.is_connected());
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn check_is_repeated_until_answered() {
-        let start = Instant::now();
+        let start = crate::test_now();
         let (mut client, _) = pair(WireVersion::V2, start);
         let mut sent = Vec::new();
         while let Some(due) = client.poll_timeout().filter(|due| *due < start + Duration::from_secs(2)) {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn check_of_another_session_is_not_answered() {
-        let now = Instant::now();
+        let now = crate::test_now();
         let (mut client, _) = pair(WireVersion::V2, now);
         let (_, mut server) = pair(WireVersion::V2, now);
         client.handle_timeout(now);
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn answer_from_elsewhere_does_not_connect() {
-        let now = Instant::now();
+        let now = crate::test_now();
         let (mut client, mut server) = pair(WireVersion::V1, now);
         client.handle_timeout(now);
         deliver(CLIENT, &mut client, &mut server, now);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn addresses_of_a_session_are_bounded() {
-        let now = Instant::now();
+        let now = crate::test_now();
         let (mut client, mut server) = pair(WireVersion::V2, now);
         client.handle_timeout(now);
         let (_, check) = client.poll_transmit().unwrap();

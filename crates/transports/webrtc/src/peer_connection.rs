@@ -74,11 +74,14 @@ pub(crate) enum Step {
     Sctp,
 }
 
+/// The name of [`Step::Ice`].
+pub(crate) const ICE: &str = "webrtc ICE";
+
 impl Step {
     /// As it appears in errors.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Ice => "webrtc ICE",
+            Self::Ice => ICE,
             Self::Dtls => "webrtc DTLS",
             Self::Sctp => "webrtc SCTP",
         }
@@ -332,6 +335,11 @@ impl PeerConnection {
     /// Bytes that have arrived and were not read.
     pub(crate) fn unread(&self) -> usize {
         self.sctp.as_ref().map(Sctp::unread).unwrap_or_default()
+    }
+
+    /// The channel of which most has arrived and was not read.
+    pub(crate) fn fullest_channel(&self) -> Option<ChannelId> {
+        self.sctp.as_ref().and_then(Sctp::fullest)
     }
 
     /// The smoothed round-trip time; zero if unknown or below a millisecond.

@@ -186,6 +186,11 @@ impl Sctp {
         self.guard.unread()
     }
 
+    /// The stream of which most has arrived and was not read.
+    pub(crate) fn fullest(&self) -> Option<u16> {
+        self.guard.fullest()
+    }
+
     /// How many streams the remote lets us use.
     pub(crate) fn remote_streams(&self) -> u16 {
         self.guard.remote_streams()

@@ -31,7 +31,7 @@ impl Network {
     }
 
     fn with_hash(version: WireVersion, certhash: Option<Multihash>) -> Self {
-        let now = Instant::now();
+        let now = crate::test_now();
         let certificate = Certificate::generate().unwrap();
         let credentials = Credentials::generate(version);
         let server_config = certificate.dtls_config(false).unwrap();

@@ -258,6 +258,11 @@ impl Guard {
         self.window.held_bytes()
     }
 
+    /// The stream of which the library holds most.
+    pub(super) fn fullest(&self) -> Option<u16> {
+        self.held.iter().max_by_key(|(_, held)| held.bytes).map(|(stream, _)| *stream)
+    }
+
     /// Whether the remote has ended the association in so many words.
     pub(super) fn ended_by_remote(&self) -> bool {
         self.ended_by_remote

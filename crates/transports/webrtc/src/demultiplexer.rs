@@ -1,0 +1,397 @@
+//! Which session a datagram belongs to, sans-IO: by source address, and for STUN by the listener's user name fragment.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    limits,
+    stun::{self, Class, Message},
+    ufrag::{Credentials, IceString},
+};
+
+/// A session of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SessionId(u64);
+
+/// Where a datagram goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To these sessions. A port that is used again has two for a while, and the wrong one cannot make sense of what it
+    /// gets.
+    Sessions(Vec<SessionId>),
+    /// It begins a session.
+    New(Credentials),
+    /// Nowhere.
+    Drop,
+}
+
+/// The sessions of a listener, each with something of type `S`.
+pub(crate) struct Demultiplexer<S> {
+    sessions: HashMap<SessionId, Session<S>>,
+    by_ufrag: HashMap<IceString, SessionId>,
+    by_address: HashMap<SocketAddr, VecDeque<SessionId>>,
+    former: Recent<IceString>,
+    pending: HashMap<IpAddr, usize>,
+    pending_total: usize,
+    new_handshakes: TokenBucket,
+    unknown_checks: TokenBucket,
+    next: u64,
+    open: bool,
+}
+
+struct Session<S> {
+    sink: S,
+    ufrag: IceString,
+    addresses: Vec<SocketAddr>,
+    /// The source of the handshake, as long as it lasts.
+    pending: Option<IpAddr>,
+}
+
+impl<S> Demultiplexer<S> {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            former: Recent::new(limits::MAX_FORMER_SESSIONS),
+            pending: HashMap::new(),
+            pending_total: 0,
+            new_handshakes: TokenBucket::new(
+                limits::NEW_HANDSHAKES_PER_SECOND,
+                limits::NEW_HANDSHAKES_BURST,
+                now,
+            ),
+            unknown_checks: TokenBucket::new(
+                limits::UNKNOWN_CHECKS_PER_SECOND,
+                limits::UNKNOWN_CHECKS_BURST,
+                now,
+            ),
+            next: 0,
+            open: true,
+        }
+    }
+
+    pub(crate) fn route(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Route {
+        if !stun::is_stun(datagram) {
+            return match self.by_address.get(&from) {
+                Some(sessions) => Route::Sessions(sessions.iter().copied().collect()),
+                None => Route::Drop,
+            };
+        }
+        let Some(message) = Message::parse(datagram).filter(|message| message.class == Class::Request) else {
+            return Route::Drop;
+        };
+        let Some(credentials) = message.username.and_then(Credentials::parse) else { return Route::Drop };
+        if let Some(id) = self.by_ufrag.get(&credentials.server).copied() {
+            return if self.has_address(now, id, from, &credentials, &message) {
+                Route::Sessions(vec![id])
+            } else {
+                Route::Drop
+            };
+        }
+        let password = credentials.server.as_str();
+        let welcome = self.open
+            && !self.former.contains(&credentials.server)
+            && self.pending_total < limits::MAX_PENDING_HANDSHAKES
+            && self
+                .pending
+                .get(&network(from.ip()))
+                .is_none_or(|n| *n < limits::MAX_PENDING_HANDSHAKES_PER_IP)
+            && self.unknown_checks.take(now)
+            && message.is_from_holder_of(password)
+            && self.new_handshakes.take(now);
+        if welcome { Route::New(credentials) } else { Route::Drop }
+    }
+
+    /// Whether the session uses this address, or does from now on.
+    fn has_address(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        from: SocketAddr,
+        credentials: &Credentials,
+        message: &Message<'_>,
+    ) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        if session.addresses.contains(&from) {
+            return true;
+        }
+        let welcome = session.addresses.len() < limits::MAX_ADDRESSES_PER_SESSION
+            && self.unknown_checks.take(now)
+            && message.is_from_holder_of(credentials.server.as_str());
+        if welcome {
+            self.add_address(id, from);
+        }
+        welcome
+    }
+
+    /// Begins a session after [`Route::New`].
+    pub(crate) fn insert(&mut self, credentials: &Credentials, from: SocketAddr, sink: S) -> SessionId {
+        let id = SessionId(self.next);
+        self.next = self.next.wrapping_add(1);
+        let pending = network(from.ip());
+        *self.pending.entry(pending).or_default() += 1;
+        self.pending_total += 1;
+        let ufrag = credentials.server.clone();
+        self.by_ufrag.insert(ufrag.clone(), id);
+        self.sessions.insert(id, Session { sink, ufrag, addresses: Vec::new(), pending: Some(pending) });
+        self.add_address(id, from);
+        id
+    }
+
+    fn add_address(&mut self, id: SessionId, from: SocketAddr) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.addresses.push(from);
+        let sessions = self.by_address.entry(from).or_default();
+        sessions.push_back(id);
+        let replaced =
+            (sessions.len() > limits::MAX_SESSIONS_PER_ADDRESS).then(|| sessions.pop_front()).flatten();
+        if let Some(session) = replaced.and_then(|id| self.sessions.get_mut(&id)) {
+            session.addresses.retain(|address| *address != from);
+        }
+    }
+
+    /// What belongs to a session.
+    pub(crate) fn sink(&self, id: SessionId) -> Option<&S> {
+        self.sessions.get(&id).map(|session| &session.sink)
+    }
+
+    /// The session's handshake is done and makes room for another.
+    pub(crate) fn established(&mut self, id: SessionId) {
+        let pending = self.sessions.get_mut(&id).and_then(|session| session.pending.take());
+        self.no_longer_pending(pending);
+    }
+
+    /// The session is over. Late connectivity checks for it begin no other.
+    pub(crate) fn remove(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.no_longer_pending(session.pending);
+        self.by_ufrag.remove(&session.ufrag);
+        self.former.insert(session.ufrag);
+        for address in session.addresses {
+            if let Some(sessions) = self.by_address.get_mut(&address) {
+                sessions.retain(|known| *known != id);
+                if sessions.is_empty() {
+                    self.by_address.remove(&address);
+                }
+            }
+        }
+    }
+
+    fn no_longer_pending(&mut self, network: Option<IpAddr>) {
+        let Some(network) = network else { return };
+        self.pending_total = self.pending_total.saturating_sub(1);
+        if let Some(count) = self.pending.get_mut(&network) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.pending.remove(&network);
+            }
+        }
+    }
+
+    /// Begins no more sessions, and ends those whose handshake is not done.
+    pub(crate) fn close(&mut self) {
+        self.open = false;
+        let pending: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.pending.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        pending.into_iter().for_each(|id| self.remove(id));
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+/// What an attacker has plenty of addresses in: one IPv4 address, or a /64 of IPv6.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// The last so many of a kind.
+struct Recent<T> {
+    order: VecDeque<T>,
+    set: HashSet<T>,
+    limit: usize,
+}
+
+impl<T: Clone + Eq + Hash> Recent<T> {
+    fn new(limit: usize) -> Self {
+        Self { order: VecDeque::new(), set: HashSet::new(), limit }
+    }
+
+    fn contains(&self, item: &T) -> bool {
+        self.set.contains(item)
+    }
+
+    fn insert(&mut self, item: T) {
+        if !self.set.insert(item.clone()) {
+            return;
+        }
+        self.order.push_back(item);
+        if self.order.len() > self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
+    }
+}
+
+/// So many per second, and a burst.
+struct TokenBucket {
+    interval: Duration,
+    burst: u32,
+    tokens: u32,
+    refilled: Instant,
+}
+
+impl TokenBucket {
+    fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        Self { interval: Duration::from_secs(1) / per_second.max(1), burst, tokens: burst, refilled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.refilled);
+        let new = u32::try_from(elapsed.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(u32::MAX);
+        if new > 0 {
+            self.tokens = self.tokens.saturating_add(new).min(self.burst);
+            self.refilled = now;
+        }
+        let taken = self.tokens.checked_sub(1);
+        self.tokens = taken.unwrap_or(0);
+        taken.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ufrag::WireVersion;
+
+    const CLIENT: &str = "192.0.2.1:1000";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn check(credentials: &Credentials) -> Vec<u8> {
+        let username = format!("{}:{}", credentials.server.as_str(), credentials.client_ufrag.as_str());
+        stun::binding_request([1; 12], &username, 7, credentials.server.as_str())
+    }
+
+    fn fixture() -> (Demultiplexer<()>, Credentials, Instant) {
+        let now = crate::test_now();
+        (Demultiplexer::new(now), Credentials::generate(WireVersion::V2), now)
+    }
+
+    #[test]
+    fn session_gets_what_comes_from_its_addresses() {
+        let (mut demux, credentials, now) = fixture();
+        let from = address(CLIENT);
+        assert_eq!(demux.route(now, from, &check(&credentials)), Route::New(credentials.clone()));
+        let id = demux.insert(&credentials, from, ());
+        assert_eq!(demux.route(now, from, &check(&credentials)), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, from, &[22, 1, 2]), Route::Sessions(vec![id]));
+        let other = address("192.0.2.1:1001");
+        assert_eq!(demux.route(now, other, &[22, 1, 2]), Route::Drop);
+        assert_eq!(demux.route(now, other, &check(&credentials)), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, other, &[22, 1, 2]), Route::Sessions(vec![id]));
+        demux.remove(id);
+        assert_eq!(demux.route(now, from, &[22, 1, 2]), Route::Drop);
+        assert_eq!(demux.route(now, from, &check(&credentials)), Route::Drop, "it is over");
+        assert!(demux.by_address.is_empty() && demux.by_ufrag.is_empty() && demux.pending.is_empty());
+    }
+
+    #[test]
+    fn port_that_is_used_again_belongs_to_both_sessions_for_a_while() {
+        let (mut demux, first, now) = fixture();
+        let from = address(CLIENT);
+        let ids: Vec<_> =
+            [first, Credentials::generate(WireVersion::V1), Credentials::generate(WireVersion::V2)]
+                .iter()
+                .map(|credentials| {
+                    assert!(matches!(demux.route(now, from, &check(credentials)), Route::New(_)));
+                    demux.insert(credentials, from, ())
+                })
+                .collect();
+        assert_eq!(demux.route(now, from, &[22]), Route::Sessions(ids[1..].to_vec()));
+        ids.iter().for_each(|id| demux.remove(*id));
+        assert!(demux.by_address.is_empty());
+    }
+
+    #[test]
+    fn check_without_proof_or_of_no_known_version_begins_nothing() {
+        let (mut demux, credentials, now) = fixture();
+        let from = address(CLIENT);
+        let username = format!("{}:{}", credentials.server.as_str(), credentials.client_ufrag.as_str());
+        let unproved = stun::binding_request([1; 12], &username, 7, "something else");
+        assert_eq!(demux.route(now, from, &unproved), Route::Drop);
+        let password = "libp2p+webrtc+v9/abcdefabcdef";
+        let unknown = stun::binding_request([1; 12], &format!("{password}:abcd"), 7, password);
+        assert_eq!(demux.route(now, from, &unknown), Route::Drop);
+        assert_eq!(demux.route(now, from, &stun::binding_success([1; 12], from, "pw")), Route::Drop);
+        assert_eq!(demux.route(now, from, b""), Route::Drop);
+    }
+
+    #[test]
+    fn flood_of_checks_is_bounded_in_number_per_network_and_in_rate() {
+        let (mut demux, _, now) = fixture();
+        let mut begin = |demux: &mut Demultiplexer<()>, from: SocketAddr, now| {
+            let credentials = Credentials::generate(WireVersion::V2);
+            let new = matches!(demux.route(now, from, &check(&credentials)), Route::New(_));
+            new.then(|| demux.insert(&credentials, from, ()))
+        };
+        let one = (1..1000).filter_map(|port| begin(&mut demux, ([192, 0, 2, 1], port).into(), now)).count();
+        assert_eq!(one, limits::MAX_PENDING_HANDSHAKES_PER_IP);
+        let many: Vec<_> =
+            (0..=255u8).filter_map(|n| begin(&mut demux, ([198, 51, 100, n], 1).into(), now)).collect();
+        assert_eq!(one + many.len(), limits::MAX_PENDING_HANDSHAKES);
+        // Those that are done make room, until there were too many in too short a time.
+        many.iter().for_each(|id| demux.established(*id));
+        let mut later = now;
+        let mut begun = limits::MAX_PENDING_HANDSHAKES as u32;
+        for n in 0..2000u32 {
+            later += Duration::from_micros(500);
+            let from = SocketAddr::from(([203, (n >> 8) as u8, n as u8, 7], 1));
+            if let Some(id) = begin(&mut demux, from, later) {
+                demux.established(id);
+                begun += 1;
+            }
+        }
+        assert!(begun <= limits::NEW_HANDSHAKES_BURST + limits::NEW_HANDSHAKES_PER_SECOND + 1, "{begun}");
+    }
+
+    #[test]
+    fn closed_listener_keeps_established_sessions_only() {
+        let (mut demux, established, now) = fixture();
+        let from = address(CLIENT);
+        let kept = demux.insert(&established, from, ());
+        demux.established(kept);
+        demux.insert(&Credentials::generate(WireVersion::V1), from, ());
+        demux.close();
+        assert_eq!(demux.len(), 1);
+        assert_eq!(demux.route(now, from, &[22]), Route::Sessions(vec![kept]));
+        assert_eq!(demux.route(now, from, &check(&Credentials::generate(WireVersion::V2))), Route::Drop);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_stranger_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let (mut demux, _, now) = fixture();
+            demux.route(now, address(CLIENT), &bytes);
+        }
+    }
+}
