@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p peerloom-upgrade --bench throughput`
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods)] // Nothing here meets a stranger.
+
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
@@ -58,7 +60,6 @@ async fn measure(chunk: usize) -> (f64, f64) {
     let cpu = cpu_seconds();
     let begin = Instant::now();
     let mut sending = ours.open_stream().await.unwrap();
-    #[allow(clippy::disallowed_methods)] // A bench has no owner for tasks to outlive.
     let sender = tokio::spawn(async move {
         let data = Bytes::from(vec![7; chunk]);
         for _ in 0..TOTAL / chunk {

@@ -34,8 +34,10 @@ pub(crate) struct Shared {
 
 struct State {
     session: Session,
-    /// The driver, if it waits.
     driver: Option<Waker>,
+    /// The driver has nothing to send, and waits for a handle that has. Otherwise it waits for the pipe, and is only woken
+    /// to close.
+    driver_idle: bool,
 }
 
 impl Shared {
@@ -46,7 +48,8 @@ impl Shared {
         let result = use_session(&mut state.session);
         let events = state.session.take_events();
         state.session.take_wakers(&mut wakers);
-        let driver = if events.transmit { state.driver.take() } else { None };
+        let wake_driver = events.transmit && std::mem::take(&mut state.driver_idle) || events.closing;
+        let driver = if wake_driver { state.driver.clone() } else { None };
         drop(state);
         if let Some(driver) = driver {
             driver.wake();
@@ -66,14 +69,15 @@ impl Shared {
         result
     }
 
-    /// The driver waits until a handle has something for it. False if one already has.
+    /// The driver waits for the pipe, or, if it has nothing to send, also for a handle that has: then true.
     pub(crate) fn park_driver(&self, waker: &Waker, has_output: impl FnOnce(&mut Session) -> bool) -> bool {
         let mut state = self.lock();
-        if has_output(&mut state.session) {
-            return false;
+        match &mut state.driver {
+            Some(known) => known.clone_from(waker),
+            None => state.driver = Some(waker.clone()),
         }
-        state.driver = Some(waker.clone());
-        true
+        state.driver_idle = !has_output(&mut state.session);
+        state.driver_idle
     }
 
     /// Ends the connection for its handles at once.
@@ -128,7 +132,7 @@ impl MuxedConnection {
         remote_address: Multiaddr,
     ) -> (Self, Arc<Shared>) {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { session, driver: None }),
+            state: Mutex::new(State { session, driver: None, driver_idle: false }),
             outbound: Semaphore::new(MAX_OUTBOUND_STREAMS),
             backlog: Semaphore::new(ACK_BACKLOG),
             end: watch::Sender::new(None),

@@ -172,7 +172,7 @@ impl Driver {
     /// Writes what there is to write, once. True if there may be more.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if self.output.is_empty() {
-            if self.shared.park_driver(cx.waker(), Session::has_output) {
+            if self.shared.park_driver(cx.waker(), |session| session.has_output()) {
                 return self.poll_flush(cx);
             }
             self.fill_output()?;

@@ -116,3 +116,47 @@ pub struct RemoteIdentity {
     /// What it told us about itself.
     pub extensions: NoiseExtensions,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn randomness(seed: u8) -> Randomness {
+        Randomness { static_key: [seed; 32], ephemeral_key: [seed.wrapping_add(1); 32] }
+    }
+
+    /// What a responder with the given payload tells an honest initiator.
+    fn claim(payload: Vec<u8>) -> Result<Claim, NoiseError> {
+        let honest = Keypair::generate();
+        let extensions = NoiseExtensions::default();
+        let mut initiator = Handshake::new(Role::Initiator, &honest, b"", &extensions, randomness(1))?;
+        let mut responder = Handshake::new(Role::Responder, &honest, b"", &extensions, randomness(2))?;
+        responder.payload = payload;
+        let first = initiator.next_message()?.unwrap();
+        responder.receive(&first[2..])?;
+        let second = responder.next_message()?.unwrap();
+        initiator.receive(&second[2..]).map(Option::unwrap)
+    }
+
+    #[tokio::test]
+    async fn identity_that_signed_another_noise_key_is_refused() {
+        let victim = Keypair::generate();
+        let own = KeyPair::from_secret([2; 32]).unwrap();
+        let payload = payload::encode(&victim, own.public(), &NoiseExtensions::default());
+        assert_eq!(claim(payload).unwrap().verify().await.unwrap().peer_id, victim.peer_id());
+        // Somebody repeats what the victim once said in another handshake.
+        let stolen = payload::encode(&victim, &[9; 32], &NoiseExtensions::default());
+        assert!(matches!(claim(stolen).unwrap().verify().await, Err(NoiseError::IdentitySignature)));
+    }
+
+    #[test]
+    fn malformed_payload_is_refused() {
+        for payload in [&b""[..], b"\xff\xff", b"\x0a\x00", b"\x0a\x02\x08\x01\x12\x00", b"\x12\x01\x00"] {
+            assert!(claim(payload.to_vec()).is_err(), "{payload:?}");
+        }
+        let muxers = vec!["/yamux/1.0.0".parse().unwrap(); 33];
+        let extensions = NoiseExtensions { stream_muxers: muxers, ..NoiseExtensions::default() };
+        let payload = payload::encode(&Keypair::generate(), &[0; 32], &extensions);
+        assert!(matches!(claim(payload).map(|_| ()), Err(NoiseError::Payload("too many extension entries"))));
+    }
+}

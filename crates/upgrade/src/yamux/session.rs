@@ -95,6 +95,8 @@ pub struct Session {
 pub struct Events {
     /// There may be something to transmit now.
     pub transmit: bool,
+    /// [`Session::close`] was called: there is a new deadline.
+    pub closing: bool,
     /// So many streams of ours were acknowledged, or ended before.
     pub acknowledged: usize,
     /// So many streams of ours are over.
@@ -183,6 +185,7 @@ impl Session {
             self.go_away = GoAway::Draining;
             self.close_deadline = now.checked_add(CLOSE_TIMEOUT);
             self.events.transmit = true;
+            self.events.closing = true;
             self.wakers.extend(self.accept_waker.take());
             self.wakers.extend(self.streams.values_mut().filter_map(|stream| stream.write_waker.take()));
         }
