@@ -13,7 +13,11 @@ pub(crate) async fn connect(address: &Multiaddr) -> anyhow::Result<(Node, Connec
 }
 
 /// What a measurement ended with, after the connection is closed in an orderly way.
-pub(crate) async fn close<T>(node: Node, outcome: Result<T, impl Into<anyhow::Error>>, what: &'static str) -> anyhow::Result<T> {
+pub(crate) async fn close<T>(
+    node: Node,
+    outcome: Result<T, impl Into<anyhow::Error>>,
+    what: &'static str,
+) -> anyhow::Result<T> {
     node.close().await;
     outcome.map_err(Into::into).context(what)
 }

@@ -60,8 +60,12 @@ impl Config {
             (_, None) => parse_all("listen", &DEFAULT_LISTEN)?,
         };
         let mut limits = Limits::default();
-        let FileLimits { connections, connections_per_peer, incoming_handshakes, inbound_streams_per_connection } =
-            file.limits;
+        let FileLimits {
+            connections,
+            connections_per_peer,
+            incoming_handshakes,
+            inbound_streams_per_connection,
+        } = file.limits;
         for (key, written, limit) in [
             ("connections", connections, &mut limits.connections),
             ("connections_per_peer", connections_per_peer, &mut limits.connections_per_peer),
@@ -94,7 +98,9 @@ pub(crate) fn data_dir(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     }
     let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
-    Ok(base.context("data_dir: not given, and neither XDG_DATA_HOME nor HOME says where it could be")?.join("peerloom"))
+    Ok(base
+        .context("data_dir: not given, and neither XDG_DATA_HOME nor HOME says where it could be")?
+        .join("peerloom"))
 }
 
 impl File {
@@ -106,7 +112,8 @@ impl File {
     fn parse(text: &str) -> anyhow::Result<Self> {
         toml::from_str(text).map_err(|error| {
             // toml's own message draws the line over several lines; an operator greps for one.
-            let line = error.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+            let line =
+                error.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
             let message = error.message().replace('\n', " ");
             match line {
                 Some(before) => {
@@ -136,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_value_of_the_wrong_type_is_named_with_its_line() {
-        let error = File::parse("data_dir = \"d\"\n[limits]\nconnections = \"many\"").unwrap_err().to_string();
+        let error =
+            File::parse("data_dir = \"d\"\n[limits]\nconnections = \"many\"").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("connections"), "{error}");
     }
 

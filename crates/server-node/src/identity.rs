@@ -51,7 +51,8 @@ pub(crate) fn load_or_create(data_dir: &Path) -> anyhow::Result<Keypair> {
 /// Whole or not at all: a key that was half written when the machine went down would be another identity.
 fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = path.with_extension("key.new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)

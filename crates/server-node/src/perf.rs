@@ -14,7 +14,8 @@ pub(crate) async fn perf(arguments: PerfArguments) -> anyhow::Result<()> {
     // At least one byte, for its arrival is what ends the upload's time.
     let download = u64::from(arguments.download).saturating_mul(MIB).max(1);
 
-    let bar = ProgressBar::with_draw_target(Some(upload.saturating_add(download)), draw_target(arguments.json));
+    let bar =
+        ProgressBar::with_draw_target(Some(upload.saturating_add(download)), draw_target(arguments.json));
     bar.set_style(ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}")?);
     let outcome = peerloom_perf::measure(&node, &connection, upload, download, |progress| {
         bar.set_position(progress.uploaded.saturating_add(progress.downloaded));
@@ -23,7 +24,8 @@ pub(crate) async fn perf(arguments: PerfArguments) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let measured = client::close(node, outcome, "perf").await?;
 
-    let [up, down] = [(upload, measured.upload), (download, measured.download)].map(|(bytes, time)| rate(bytes, time));
+    let [up, down] =
+        [(upload, measured.upload), (download, measured.download)].map(|(bytes, time)| rate(bytes, time));
     if arguments.json {
         let line = serde_json::json!({
             "peer": connection.peer.to_string(),
@@ -43,7 +45,11 @@ pub(crate) async fn perf(arguments: PerfArguments) -> anyhow::Result<()> {
 }
 
 fn draw_target(json: bool) -> ProgressDrawTarget {
-    if json || !std::io::stderr().is_terminal() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
+    if json || !std::io::stderr().is_terminal() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    }
 }
 
 /// MiB/s.

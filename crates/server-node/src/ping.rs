@@ -40,7 +40,8 @@ pub(crate) async fn ping(arguments: PingArguments) -> anyhow::Result<()> {
     }
     sorted.sort_unstable();
     let median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-    let [min, max] = [sorted.first(), sorted.last()].map(|end| milliseconds(end.copied().unwrap_or_default()));
+    let [min, max] =
+        [sorted.first(), sorted.last()].map(|end| milliseconds(end.copied().unwrap_or_default()));
     println!("min {min:.3} ms, median {:.3} ms, max {max:.3} ms", milliseconds(median));
     Ok(())
 }

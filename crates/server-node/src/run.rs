@@ -1,13 +1,16 @@
 //! `peerloom run`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use peerloom_core::Keypair;
 use peerloom_node::{Node, NodeBuilder};
-use peerloom_quic::WebTransportTransport;
+use peerloom_quic::{
+    WebTransportConfig, WebTransportTransport,
+    certificate::{Certificates, DirectoryStore},
+};
 use peerloom_tcp::TcpTransport;
-use peerloom_webrtc::WebRtcDirectTransport;
+use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,18 +56,16 @@ pub(crate) enum Storage {
 
 /// A node with every native transport.
 pub(crate) fn builder(keypair: Keypair, storage: Storage) -> anyhow::Result<NodeBuilder> {
-    let (web_transport, web_rtc) = match storage {
-        Storage::Directory(directory) => (
-            WebTransportTransport::persistent(keypair.clone(), &directory.join("webtransport"))?,
-            WebRtcDirectTransport::persistent(keypair.clone(), &directory.join("webrtc"))?,
-        ),
-        Storage::Memory => {
-            (WebTransportTransport::new(keypair.clone())?, WebRtcDirectTransport::new(keypair.clone())?)
-        }
-    };
+    let mut web_transport = WebTransportConfig::default();
+    let mut web_rtc = WebRtcDirectConfig::default();
+    if let Storage::Directory(directory) = storage {
+        let certificates = Certificates::load_or_create(DirectoryStore::new(&directory), SystemTime::now())?;
+        web_transport = web_transport.with_certificates(certificates);
+        web_rtc.certificate = Some(Arc::new(Certificate::load_or_generate(&directory)?));
+    }
     Ok(Node::builder(keypair.clone())
-        .transport(web_transport)
+        .transport(WebTransportTransport::new(keypair.clone(), web_transport))
+        .transport(TcpTransport::new(keypair.clone()))
         .transport(WebSocketTransport::new(keypair.clone()))
-        .transport(TcpTransport::new(keypair))
-        .transport(web_rtc))
+        .transport(WebRtcDirectTransport::new(keypair, web_rtc)?))
 }

@@ -1,9 +1,6 @@
 //! The status port: `/health` for whoever supervises the node, `/metrics` for Prometheus.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
@@ -30,7 +27,11 @@ impl Status {
     pub(crate) async fn bind(address: SocketAddr, node: &Node) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("status {address}"))?;
         let address = listener.local_addr().with_context(|| format!("status {address}"))?;
-        Ok(Self { listener, address, shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node) }) })
+        Ok(Self {
+            listener,
+            address,
+            shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node) }),
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -60,7 +61,10 @@ async fn health(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shared.metrics.text(&shared.node))
+    (
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        shared.metrics.text(&shared.node),
+    )
 }
 
 struct Metrics {
@@ -101,9 +105,17 @@ impl Metrics {
         registry.register("open_files", "Open file descriptors of the process", open_files.clone());
         registry.register("connections_established", "Connections that became usable", established.clone());
         registry.register("connections_closed", "Connections that ended", closed.clone());
-        registry.register("incoming_failed", "Inbound connections that failed before they were usable", incoming_failed.clone());
+        registry.register(
+            "incoming_failed",
+            "Inbound connections that failed before they were usable",
+            incoming_failed.clone(),
+        );
         registry.register("dials_failed", "Dials by this node that failed", dials_failed.clone());
-        registry.register("events_missed", "Events that these counters were too slow for", events_missed.clone());
+        registry.register(
+            "events_missed",
+            "Events that these counters were too slow for",
+            events_missed.clone(),
+        );
 
         let mut events = node.events();
         node.spawn(async move {
