@@ -5,6 +5,7 @@
 //! Nothing here opens a socket. The only platform-dependent part is [`runtime`]: a clock, a timer and task spawning that
 //! are the same to their callers natively and in a web page.
 
+mod base_encoding;
 pub mod framing;
 mod keys;
 #[cfg(test)]

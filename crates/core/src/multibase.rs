@@ -1,8 +1,6 @@
 //! The multibase encodings that peers use in text forms of multiaddrs and peer ids.
 
-use data_encoding::{
-    BASE32_NOPAD, BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, Encoding, HEXLOWER_PERMISSIVE,
-};
+use crate::base_encoding::{BASE16, BASE32, BASE64, BASE64URL};
 
 /// Decodes text that begins with the prefix of its base. `None` if the base is unknown or the text is not of that base.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
@@ -10,42 +8,36 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let base = characters.next()?;
     let digits = characters.as_str();
     match base {
-        'b' => lower_case(digits).then(|| from_base32(digits)).flatten(),
-        'B' => from_digits(&BASE32_NOPAD, digits),
+        'b' => BASE32.decode(digits),
+        'B' => upper_case(digits).then(|| BASE32.decode(&digits.to_ascii_lowercase())).flatten(),
         'z' => bs58::decode(digits).into_vec().ok(),
         'k' => lower_case(digits).then(|| from_base36(digits)).flatten(),
         'K' => from_base36(&digits.to_ascii_lowercase()),
-        'u' => from_digits(&BASE64URL_NOPAD, digits),
-        'U' => from_digits(&BASE64URL, digits),
-        'm' => from_digits(&BASE64_NOPAD, digits),
-        'M' => from_digits(&BASE64, digits),
-        'f' | 'F' => from_digits(&HEXLOWER_PERMISSIVE, digits),
+        'u' => BASE64URL.decode(digits),
+        'U' => BASE64URL.padded().decode(digits),
+        'm' => BASE64.decode(digits),
+        'M' => BASE64.padded().decode(digits),
+        'f' | 'F' => BASE16.decode(&digits.to_ascii_lowercase()),
         _ => None,
     }
 }
 
 /// Base64url without padding, as certificate hashes are written.
 pub(crate) fn base64url(bytes: &[u8]) -> String {
-    format!("u{}", BASE64URL_NOPAD.encode(bytes))
+    ["u", &BASE64URL.encode(bytes)].concat()
 }
 
 /// Base32 in lower case without padding, as CIDs are written.
 pub(crate) fn base32(bytes: &[u8]) -> String {
-    let mut text = format!("b{}", BASE32_NOPAD.encode(bytes));
-    text.make_ascii_lowercase();
-    text
+    ["b", &BASE32.encode(bytes)].concat()
 }
 
 fn lower_case(digits: &str) -> bool {
     !digits.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-fn from_base32(digits: &str) -> Option<Vec<u8>> {
-    from_digits(&BASE32_NOPAD, &digits.to_ascii_uppercase())
-}
-
-fn from_digits(encoding: &Encoding, digits: &str) -> Option<Vec<u8>> {
-    encoding.decode(digits.as_bytes()).ok()
+fn upper_case(digits: &str) -> bool {
+    !digits.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// Base36 is a number in base 36, most significant digit first; leading zero digits stand for leading zero bytes.

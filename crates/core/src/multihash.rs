@@ -6,7 +6,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::varint::{self, VarintError};
+use crate::{
+    base_encoding::BASE16,
+    varint::{self, VarintError},
+};
 
 /// The multicodec of a "digest" that is the data itself.
 pub const IDENTITY: u64 = 0x00;
@@ -82,7 +85,7 @@ impl Multihash {
 
 impl fmt::Debug for Multihash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Multihash({:#x}, {})", self.code, data_encoding::HEXLOWER.encode(self.digest()))
+        write!(f, "Multihash({:#x}, {})", self.code, BASE16.encode(self.digest()))
     }
 }
 

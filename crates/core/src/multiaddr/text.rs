@@ -4,13 +4,16 @@
 
 use std::{fmt, str::FromStr};
 
-use data_encoding::{BASE32_NOPAD, Encoding, Specification};
-
 use super::{
     MAX_BYTES, MAX_COMPONENTS, Multiaddr, MultiaddrError, binary,
     protocol::{self, Entry, Protocol, Value},
 };
-use crate::{multibase, peer_id::PeerId, varint};
+use crate::{
+    base_encoding::{BASE16, BASE32, BASE64_I2P},
+    multibase,
+    peer_id::PeerId,
+    varint,
+};
 
 /// Text of more bytes than this is refused unread. Percent-encoding, the most wasteful of the text forms, triples.
 const MAX_TEXT_BYTES: usize = 3 * MAX_BYTES;
@@ -101,12 +104,12 @@ fn parse_value(entry: &Entry, text: &str) -> Option<Vec<u8>> {
         protocol::P2P => text.parse::<PeerId>().ok()?.to_bytes(),
         protocol::ONION | protocol::ONION3 => {
             let (service, port) = text.split_once(':')?;
-            let mut bytes = from_base32(service)?;
+            let mut bytes = BASE32.decode(&service.to_ascii_lowercase())?;
             bytes.extend_from_slice(&decimal::<u16>(port)?.to_be_bytes());
             bytes
         }
-        protocol::GARLIC64 => i2p_base64()?.decode(text.as_bytes()).ok()?,
-        protocol::GARLIC32 => from_base32(text)?,
+        protocol::GARLIC64 => BASE64_I2P.decode(text)?,
+        protocol::GARLIC32 => BASE32.decode(&text.to_ascii_lowercase())?,
         protocol::CERTHASH | protocol::THREAD => multibase::decode(text)?,
         protocol::MEMORY => decimal::<u64>(text)?.to_be_bytes().to_vec(),
         protocol::HTTP_PATH => percent_decode(text)?,
@@ -160,12 +163,12 @@ fn write_component(component: &Protocol<'_>, last: bool, f: &mut fmt::Formatter<
         },
         Protocol::HttpPath(path) => write!(f, "/{}", PercentEncoded(path)),
         Protocol::P2p(peer) => write!(f, "/{peer}"),
-        Protocol::Onion(service, port) => write!(f, "/{}:{port}", base32(service)),
-        Protocol::Onion3(service, port) => write!(f, "/{}:{port}", base32(service)),
+        Protocol::Onion(service, port) => write!(f, "/{}:{port}", BASE32.encode(service)),
+        Protocol::Onion3(service, port) => write!(f, "/{}:{port}", BASE32.encode(service)),
         Protocol::Garlic64(bytes) => {
-            write!(f, "/{}", i2p_base64().map(|base| base.encode(bytes)).unwrap_or_default())
+            write!(f, "/{}", BASE64_I2P.encode(bytes))
         }
-        Protocol::Garlic32(bytes) => write!(f, "/{}", base32(bytes)),
+        Protocol::Garlic32(bytes) => write!(f, "/{}", BASE32.encode(bytes)),
         Protocol::Certhash(hash) => write!(f, "/{}", multibase::base64url(hash.as_bytes())),
         Protocol::Thread(id) => write!(f, "/{}", multibase::base32(id)),
         Protocol::Memory(address) => write!(f, "/{address}"),
@@ -218,25 +221,9 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
         }
         let (digits, after) = rest.split_first_chunk::<2>()?;
         rest = after;
-        bytes.extend(data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()?);
+        bytes.extend(BASE16.decode(&std::str::from_utf8(digits).ok()?.to_ascii_lowercase())?);
     }
     Some(bytes)
-}
-
-fn base32(bytes: &[u8]) -> String {
-    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
-}
-
-fn from_base32(text: &str) -> Option<Vec<u8>> {
-    BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok()
-}
-
-/// I2P's base64 has `-` and `~` for the last two digits.
-fn i2p_base64() -> Option<Encoding> {
-    let mut specification = Specification::new();
-    specification.symbols.push_str("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-~");
-    specification.padding = Some('=');
-    specification.encoding().ok()
 }
 
 /// A name as far as it fits into a message.
