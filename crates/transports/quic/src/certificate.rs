@@ -193,6 +193,9 @@ impl KeyedCertificate {
         let mut parameters = rcgen::CertificateParams::default();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "libp2p");
+        // Chromium refuses a certificate without extensions.
+        parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         let from: time::OffsetDateTime = (from - CLOCK_SKEW).into();
         // X.509 knows whole seconds.
         parameters.not_before = from.replace_nanosecond(0).unwrap_or(from);

@@ -21,7 +21,6 @@ use super::{
     receive_window::{ReceiveBudget, ReceiveWindow},
     tls::ServedCertificates,
 };
-use crate::h3::error_code;
 
 /// Accepts sessions on one UDP port.
 pub(super) struct WebTransportListener {
@@ -88,21 +87,34 @@ impl WebTransportListener {
         let mut alive = self.alive.subscribe();
         Box::pin(async move {
             let _under_way = under_way;
-            let lost = |reason: String| HandshakeError::Lost { step: STEP, reason };
-            let connecting = incoming.accept().map_err(|error| lost(error.to_string()))?;
-            // Our settings can go out before the client has finished its part of TLS, which saves it a round trip.
-            // Nothing is accepted from it before that.
-            let (quic, _) = connecting.into_0rtt().map_err(|_| lost("no keys to send with".to_owned()))?;
-            let session = handshake::accept(quic.clone(), &identity, &certificates, window, remote_address);
+            let session = async {
+                let quic = begin(incoming).await?;
+                handshake::accept(quic, &identity, &certificates, window, remote_address).await
+            };
             tokio::select! {
-                done = timeout(HANDSHAKE_TIMEOUT, session) => done.unwrap_or_else(|_| {
-                    quic.close(error_code::NO_ERROR.into(), b"no session was opened in time");
-                    Err(HandshakeError::TimedOut { step: STEP })
-                }),
+                done = timeout(HANDSHAKE_TIMEOUT, session) => {
+                    done.unwrap_or(Err(HandshakeError::TimedOut { step: STEP }))
+                }
                 _ = alive.changed() => Err(lost("the listener was closed".to_owned())),
             }
         })
     }
+}
+
+/// Begins the handshake of QUIC, as far as we need it to send.
+async fn begin(incoming: quinn::Incoming) -> Result<quinn::Connection, HandshakeError> {
+    let mut connecting = incoming.accept().map_err(|error| lost(error.to_string()))?;
+    // The whole ClientHello must be there: opening a stream before the client's transport parameters are known would
+    // wait for ever, because nothing wakes it.
+    connecting.handshake_data().await.map_err(|error| lost(error.to_string()))?;
+    // Our settings go out before the client has finished its part of TLS, which saves it a round trip. Nothing is
+    // accepted from it before that.
+    let (quic, _) = connecting.into_0rtt().map_err(|_| lost("no keys to send with".to_owned()))?;
+    Ok(quic)
+}
+
+fn lost(reason: String) -> HandshakeError {
+    HandshakeError::Lost { step: STEP, reason }
 }
 
 impl Listener for WebTransportListener {
