@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId};
 use tokio::sync::broadcast;
@@ -63,6 +63,36 @@ pub enum NodeEvent {
     },
 }
 
+/// For logs.
+impl fmt::Display for NodeEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionEstablished { connection, .. } => {
+                write!(f, "connected to {} at {}", connection.peer, connection.remote_address)
+            }
+            Self::ConnectionClosed { connection, reason, .. } => {
+                write!(
+                    f,
+                    "connection to {} at {} is over: {reason}",
+                    connection.peer, connection.remote_address
+                )
+            }
+            Self::PeerUpdated { peer } => write!(f, "more is known of {peer}"),
+            Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
+            Self::IncomingFailed { remote_address, error } => {
+                write!(f, "nothing came of a connection from {remote_address}: {error}")
+            }
+            Self::ListenAddressesChanged { addresses } => {
+                f.write_str("listening on")?;
+                addresses.iter().try_for_each(|address| write!(f, " {address}"))
+            }
+            Self::ListenerFailed { error } => write!(f, "listener ended: {error}"),
+            Self::ProtocolsChanged => f.write_str("other protocols are handled now"),
+            Self::Lagged { missed } => write!(f, "{missed} events were missed"),
+        }
+    }
+}
+
 /// Events that a reader may lag behind before the oldest are lost to it.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -91,7 +121,7 @@ impl EventSender {
     }
 
     pub(crate) fn emit(&self, event: NodeEvent) {
-        tracing::debug!(?event);
+        tracing::debug!("{event}");
         if let Some(sender) = &*self.0.lock() {
             // An error only says that nobody listens.
             let _ = sender.send(event);

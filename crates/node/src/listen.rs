@@ -1,6 +1,6 @@
 //! Listeners: from a socket's dialers to connections of the node.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use peerloom_core::{
     HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Multiaddr,
@@ -13,7 +13,7 @@ use crate::{connections::Direction, event::NodeEvent, node::Shared};
 #[derive(Default)]
 pub(crate) struct Listeners {
     next_id: u64,
-    by_id: HashMap<u64, Entry>,
+    by_id: BTreeMap<u64, Entry>,
     closed: bool,
 }
 
@@ -25,12 +25,7 @@ struct Entry {
 
 impl Listeners {
     pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
-        let mut ids: Vec<_> = self.by_id.keys().copied().collect();
-        ids.sort_unstable();
-        ids.iter()
-            .filter_map(|id| self.by_id.get(id))
-            .flat_map(|entry| entry.addresses.iter().cloned())
-            .collect()
+        self.by_id.values().flat_map(|entry| entry.addresses.iter().cloned()).collect()
     }
 
     /// Closes every listener and takes no more.

@@ -43,6 +43,7 @@ pub struct PeerDetails {
 #[derive(Debug)]
 struct Entry {
     touched: Instant,
+    /// The one seen last is last.
     addresses: Vec<StoredAddress>,
     details: PeerDetails,
 }
@@ -75,9 +76,8 @@ impl PeerStore {
         let now = Instant::now();
         let peers = self.peers.read();
         let Some(entry) = peers.get(&peer) else { return Vec::new() };
-        let mut fresh: Vec<_> = entry.addresses.iter().filter(|stored| stored.is_fresh(now)).collect();
-        fresh.sort_by_key(|stored| std::cmp::Reverse(stored.seen));
-        fresh.into_iter().map(|stored| stored.address.clone()).collect()
+        let fresh = entry.addresses.iter().rev().filter(|stored| stored.is_fresh(now));
+        fresh.map(|stored| stored.address.clone()).collect()
     }
 
     /// What identify told of `peer`.
@@ -126,17 +126,9 @@ impl PeerStore {
 
 impl Entry {
     fn see(&mut self, address: Multiaddr, now: Instant) {
-        self.addresses.retain(|stored| stored.is_fresh(now));
-        if let Some(stored) = self.addresses.iter_mut().find(|stored| stored.address == address) {
-            stored.seen = now;
-            return;
-        }
+        self.addresses.retain(|stored| stored.is_fresh(now) && stored.address != address);
         if self.addresses.len() >= MAX_ADDRESSES_PER_PEER {
-            let oldest =
-                self.addresses.iter().enumerate().min_by_key(|(_, stored)| stored.seen).map(|(at, _)| at);
-            if let Some(oldest) = oldest {
-                self.addresses.swap_remove(oldest);
-            }
+            self.addresses.remove(0);
         }
         self.addresses.push(StoredAddress { address, seen: now });
     }

@@ -1,6 +1,6 @@
 //! Which handler an inbound stream goes to, by protocol name.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use parking_lot::RwLock;
 use peerloom_core::{
@@ -59,7 +59,7 @@ where
 }
 
 #[derive(Default)]
-pub(crate) struct Router(RwLock<HashMap<ProtocolName, Handler>>);
+pub(crate) struct Router(RwLock<BTreeMap<ProtocolName, Handler>>);
 
 impl Router {
     pub(crate) fn insert(
@@ -94,9 +94,7 @@ impl Router {
 
     /// In the order of their names, so that two identify messages of one state are equal.
     pub(crate) fn protocols(&self) -> Vec<ProtocolName> {
-        let mut protocols: Vec<_> = self.0.read().keys().cloned().collect();
-        protocols.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-        protocols
+        self.0.read().keys().cloned().collect()
     }
 
     pub(crate) fn clear(&self) {

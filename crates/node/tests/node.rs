@@ -135,7 +135,10 @@ async fn a_peer_that_is_not_the_one_dialed_is_refused() {
     let client = world.node();
     let somebody = Keypair::generate().peer_id();
     let error = client.dial(address.without_peer_id().with_peer_id(somebody)).await.unwrap_err();
-    let ConnectError::Dial(DialError::Handshake { source: HandshakeError::WrongPeer { expected, actual }, .. }) = &*error
+    let ConnectError::Dial(DialError::Handshake {
+        source: HandshakeError::WrongPeer { expected, actual },
+        ..
+    }) = &*error
     else {
         panic!("{error}");
     };
@@ -208,7 +211,9 @@ async fn what_a_peer_says_of_another_peer_is_not_believed() {
     stream.write(&message).await.unwrap();
     stream.close_write().await.unwrap();
     tokio::time::sleep(LATENCY * 10).await;
-    assert!(server.peer_store().details(client.peer_id()).is_none_or(|details| details.signed_record.is_none()));
+    assert!(
+        server.peer_store().details(client.peer_id()).is_none_or(|details| details.signed_record.is_none())
+    );
     assert!(server.peer_store().addresses(somebody.peer_id()).is_empty());
 }
 

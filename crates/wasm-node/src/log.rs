@@ -3,7 +3,7 @@
 /// What is let through, by the target's prefix.
 #[derive(Debug, PartialEq, Eq)]
 struct Filter {
-    /// The longest prefix first, so that the first match is the most specific; the empty one is last.
+    /// Of several that match, the longest prefix decides, and of two for one prefix the later one.
     rules: Vec<(String, Level)>,
 }
 
@@ -28,15 +28,12 @@ impl Filter {
                 rules.push((target.trim().into(), level));
             }
         }
-        // Stable, and of two rules for one target the later one is to be found first.
-        rules.reverse();
-        rules.sort_by_key(|(target, _)| std::cmp::Reverse(target.len()));
         Self { rules }
     }
 
     fn level(&self, target: &str) -> Level {
-        let rule = self.rules.iter().find(|(prefix, _)| target.starts_with(prefix.as_str()));
-        rule.map_or(Level::Off, |(_, level)| *level)
+        let matching = self.rules.iter().filter(|(prefix, _)| target.starts_with(prefix.as_str()));
+        matching.max_by_key(|(prefix, _)| prefix.len()).map_or(Level::Off, |(_, level)| *level)
     }
 
     fn most_verbose(&self) -> Level {
@@ -135,6 +132,9 @@ mod console {
     struct Line(String);
 
     impl Visit for Line {
+        // The default prints it exactly, which takes the better part of a decimal library. Nothing of ours logs one.
+        fn record_f64(&mut self, _: &Field, _: f64) {}
+
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
             // Writing to a String does not fail.
             let _ = match field.name() {

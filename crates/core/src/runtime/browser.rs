@@ -12,8 +12,13 @@ pub(super) struct Task {
     finished: std::rc::Rc<std::cell::Cell<bool>>,
 }
 
-#[allow(clippy::disallowed_methods)] // The one place where page tasks are made; `Task` ties each to its owner.
+/// Boxed before anything is done with it, so that the machinery of a task is compiled once and not for each future.
 pub(super) fn spawn(future: impl Future<Output = ()> + 'static) -> Task {
+    spawn_boxed(Box::pin(future))
+}
+
+#[allow(clippy::disallowed_methods)] // The one place where page tasks are made; `Task` ties each to its owner.
+fn spawn_boxed(future: BoxFuture<'static, ()>) -> Task {
     let (future, abort) = abortable(future);
     let finished = std::rc::Rc::new(std::cell::Cell::new(false));
     let mark = finished.clone();
