@@ -13,7 +13,9 @@ pub(crate) fn run(shell: &Shell, port: u16) -> Result<()> {
     background::end_with_xtask()?;
     build_page(shell)?;
     let binary = peerloom_server::build(shell)?;
-    let mut server = PeerloomServer::start(&binary)?;
+    // Kept, so that the server is the same peer whenever the demo runs.
+    let data = npm::target_folder(shell)?.join("demo");
+    let mut server = PeerloomServer::start_in(&binary, &data)?;
     let site = serve(shell, &server, port).or_else(|taken| {
         eprintln!("{taken:#}: using a free port instead");
         serve(shell, &server, 0)

@@ -38,21 +38,27 @@ pub(crate) fn build_release(shell: &Shell) -> Result<PathBuf> {
     Ok(npm::target_folder(shell)?.join("release/peerloom"))
 }
 
-/// A running server with an identity of its own, which ends when this is dropped.
+/// A running server, which ends when this is dropped.
 pub(crate) struct PeerloomServer {
     process: Background,
     peer: String,
     status: String,
     addresses: Vec<String>,
-    _data: TempDir,
+    _temporary: Option<TempDir>,
 }
 
 impl PeerloomServer {
-    /// Starts `binary` and waits until it listens.
+    /// Starts `binary` with an identity that is forgotten with it, and waits until it listens.
     pub(crate) fn start(binary: &Path) -> Result<Self> {
-        let data = Shell::new()?.create_temp_dir()?;
+        let temporary = Shell::new()?.create_temp_dir()?;
+        let server = Self::start_in(binary, temporary.path())?;
+        Ok(Self { _temporary: Some(temporary), ..server })
+    }
+
+    /// Starts `binary` with what is kept in `data`, and waits until it listens.
+    pub(crate) fn start_in(binary: &Path, data: &Path) -> Result<Self> {
         let mut command = Command::new(binary);
-        command.arg("run").arg("--data-dir").arg(data.path()).args(["--status", "127.0.0.1:0"]);
+        command.arg("run").arg("--data-dir").arg(data).args(["--status", "127.0.0.1:0"]);
         for address in LISTEN {
             command.args(["--listen", address]);
         }
@@ -79,7 +85,7 @@ impl PeerloomServer {
             }
         }
         let (Some(peer), Some(status)) = (peer, status) else { bail!("{command:?} did not say who it is") };
-        Ok(Self { process, peer, status, addresses, _data: data })
+        Ok(Self { process, peer, status, addresses, _temporary: None })
     }
 
     /// What a page has to know: `{ peer, status, addresses }`.

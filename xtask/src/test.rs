@@ -1,17 +1,17 @@
 //! `cargo xtask test`: every test there is, and one line at the end that counts them.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::background;
 use crate::check::PAGE_ONLY;
 use crate::test::tally::Tally;
-use crate::tools::{announce, cargo, debian, wasm_target};
+use crate::tools::{announce, cargo, debian, node, wasm_target};
+use crate::{background, npm};
 
 mod servers;
 mod tally;
@@ -19,8 +19,12 @@ mod tally;
 type Suite = fn(&Shell) -> Result<Tally>;
 
 /// In the order of running: what fails soonest and explains most comes first.
-const SUITES: [(&str, Suite); 3] =
-    [("native", native), ("wasm in Chromium", wasm_in_chromium), ("wasm in Firefox", wasm_in_firefox)];
+const SUITES: [(&str, Suite); 4] = [
+    ("native", native),
+    ("wasm in Chromium", wasm_in_chromium),
+    ("wasm in Firefox", wasm_in_firefox),
+    ("foreign peers", foreign_peers),
+];
 
 /// Runs the suites whose name contains `filter`.
 pub(crate) fn run(shell: &Shell, filter: &str) -> Result<()> {
@@ -88,6 +92,25 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
         )
         .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
     )
+}
+
+/// Ours against foreign implementations, in both directions, over every transport that both have.
+fn foreign_peers(shell: &Shell) -> Result<Tally> {
+    debian::chromium(shell)?;
+    npm::package(shell)?;
+    let programs = programs(shell)?;
+    let folder = shell.current_dir().join("interop/js");
+    node::npm_packages(shell, &folder)?;
+    let node = node::node_for_peers(shell)?;
+    let _folder = shell.push_dir(&folder);
+    counted(cmd!(shell, "{node} run.mjs --programs {programs}"))
+}
+
+/// Where the programs of the workspace are, built as `cargo test --workspace` builds them, so that nothing is compiled twice.
+fn programs(shell: &Shell) -> Result<PathBuf> {
+    let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
+    cmd!(shell, "cargo build --locked --workspace {excluded...} --bins --tests").run()?;
+    Ok(npm::target_folder(shell)?.join("debug"))
 }
 
 /// Runs a command that prints test results: shows them as they come, and counts.

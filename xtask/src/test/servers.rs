@@ -13,12 +13,11 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
-use crate::check::PAGE_ONLY;
-use crate::npm;
 use crate::peerloom_server::PeerloomServer;
 use crate::static_server::{Response, StaticServer};
+use crate::test::programs;
 
 /// Known to wasm-tests/ too. Below the ports that the system hands out by itself.
 const PORT: u16 = 18733;
@@ -28,11 +27,7 @@ const SERVERS: usize = 16;
 
 /// Starts the shared server, and answers tests until the result is dropped.
 pub(crate) fn start(shell: &Shell) -> Result<StaticServer> {
-    // Built as `cargo test --workspace` has built it, so that nothing is compiled twice.
-    let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
-    cmd!(shell, "cargo build --locked --workspace {excluded...} --bins --tests").run()?;
-    let binary = npm::target_folder(shell)?.join("debug/peerloom");
-
+    let binary = programs(shell)?.join("peerloom");
     let shared = PeerloomServer::start(&binary)?;
     let own: Mutex<HashMap<u64, PeerloomServer>> = Mutex::default();
     let handler = move |method: &str, path: &str| {
