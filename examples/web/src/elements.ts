@@ -1,0 +1,28 @@
+/** The page's elements, by their ids. */
+
+export function element<T extends Element = HTMLElement>(id: string): T {
+  const found = document.getElementById(id)
+  if (found === null) throw new Error(`the page has no element #${id}`)
+  return found as Element as T
+}
+
+/** Buttons that put an id on the clipboard: the page shows a short form, and people need the whole one. */
+export function prepareCopyButtons(): void {
+  for (const button of document.querySelectorAll<HTMLButtonElement>('button.copy')) {
+    button.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true">
+      <g class="idle"><rect x="5.5" y="5.5" width="8" height="8" rx="1.5"/><path d="M10.5 2.5h-6a2 2 0 0 0-2 2v6"/></g>
+      <path class="done" d="m3 8.5 3.5 3.5L13 4.5"/></svg>`
+    button.addEventListener('click', async () => {
+      const text = element(button.dataset.copy ?? '').title
+      await navigator.clipboard.writeText(text)
+      button.classList.add('copied')
+      announce('Copied')
+      setTimeout(() => button.classList.remove('copied'), 1500)
+    })
+  }
+}
+
+/** Tells those who cannot see what has changed. */
+export function announce(text: string): void {
+  element('announcer').textContent = text
+}

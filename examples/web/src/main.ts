@@ -1,0 +1,219 @@
+/** The page: a node, one connection at a time, and what there is to see of it. */
+import { Peerloom } from 'peerloom'
+import {
+  type Choice,
+  choose,
+  peerOf,
+  TRANSPORT_NAMES,
+  TRANSPORTS,
+  type Transport,
+  transportOf,
+} from './addresses.ts'
+import { element, prepareCopyButtons } from './elements.ts'
+import { FileSender } from './file_sender.ts'
+import { formatMilliseconds, shortPeerId } from './format.ts'
+import { Plot, type Sample } from './plot.ts'
+import { problemOf } from './problem.ts'
+import { Session, type State } from './session.ts'
+
+/** What the demo's web server says about the peer to connect to. */
+interface Server {
+  peer: string
+  addresses: string[]
+}
+
+const DRAW_MS = 500
+
+const form = element<HTMLFormElement>('connection')
+const address = element<HTMLTextAreaElement>('address')
+const connectButton = element<HTMLButtonElement>('connect')
+const disconnectButton = element<HTMLButtonElement>('disconnect')
+const plot = new Plot(element('plot'))
+const transportInputs = [...form.querySelectorAll<HTMLInputElement>('input[name=transport]')]
+const aboutTransport = new Map(transportInputs.map((input) => [input, aboutOf(input).textContent ?? '']))
+
+let server: Server = { peer: '', addresses: [] }
+/** What was typed under “Another address”. */
+let otherAddress = ''
+let samples: Sample[] = []
+
+prepareCopyButtons()
+plot.draw(samples)
+const fetched = fetchServer()
+start().catch((error: unknown) => {
+  showProblem('Peerloom cannot start in this browser', error)
+  setStatus('failed', 'Not started')
+})
+
+async function start(): Promise<void> {
+  const node = await Peerloom.create()
+  showPeer('own-peer', node.peerId)
+  const session = new Session(node, (state) => show(files, state), addSample)
+  const files = new FileSender(session)
+
+  const connect = () => {
+    const target = address.value.trim()
+    if (target !== '' && session.state.is !== 'connecting') void session.connect(target)
+  }
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    connect()
+  })
+  form.addEventListener('change', (event) => {
+    if (transportInputs.includes(event.target as HTMLInputElement)) showAddress()
+  })
+  address.addEventListener('input', () => {
+    otherAddress = address.value
+    showAddress()
+  })
+  address.addEventListener('keydown', (event) => {
+    // A multiaddr has no line breaks.
+    if (event.key !== 'Enter') return
+    event.preventDefault()
+    form.requestSubmit()
+  })
+  disconnectButton.addEventListener('click', () => void session.disconnect())
+  element('reconnect').addEventListener('click', async () => {
+    // The server may be back with other addresses.
+    await loadServer(fetchServer())
+    connect()
+  })
+  setInterval(() => plot.draw(samples), DRAW_MS)
+  // Says goodbye, so that the server need not find out by waiting.
+  addEventListener('pagehide', () => void node.close())
+
+  node.addEventListener('error', ({ detail }) => showProblem('Peerloom has stopped', detail))
+
+  await loadServer(fetched)
+  show(files, session.state)
+}
+
+async function fetchServer(): Promise<Server> {
+  const response = await fetch('./peerloom.json', { cache: 'no-store' })
+  if (!response.ok) throw new Error(`peerloom.json: ${response.status} ${response.statusText}`)
+  return (await response.json()) as Server
+}
+
+/** Offers the addresses of the server; without any, one can still be pasted. */
+async function loadServer(fetching: Promise<Server>): Promise<void> {
+  try {
+    server = await fetching
+  } catch (error) {
+    console.warn('no server is known:', error)
+  }
+  const choices = new Map(TRANSPORTS.map((transport) => [transport, choose(transport, server.addresses)]))
+  for (const input of transportInputs) {
+    const choice = choices.get(input.value as Transport)
+    const reason = choice && 'reason' in choice ? choice.reason : undefined
+    input.disabled = reason !== undefined
+    aboutOf(input).textContent = reason ?? aboutTransport.get(input) ?? ''
+  }
+  const selected = transportInputs.find((input) => input.checked && !input.disabled)
+  if (!selected) {
+    const first = transportInputs.find((input) => !input.disabled)
+    if (first) first.checked = true
+  }
+  showAddress()
+}
+
+/** Shows the address of the transport that is selected, or lets one be typed. */
+function showAddress(): void {
+  const selected = selectedTransport()
+  const choice: Choice = selected === 'other' ? { address: otherAddress } : choose(selected, server.addresses)
+  const text = 'address' in choice ? choice.address : ''
+  if (address.value !== text) address.value = text
+  address.readOnly = selected !== 'other'
+  address.placeholder =
+    selected === 'other' ? '/ip4/…/udp/…/quic-v1/webtransport/certhash/…/p2p/12D3KooW…' : ''
+  element('address-note').textContent = 'note' in choice ? choice.note : ''
+  showPeer('server-peer', peerOf(text) ?? (selected === 'other' ? '' : server.peer))
+}
+
+function selectedTransport(): Transport | 'other' {
+  return (transportInputs.find((input) => input.checked)?.value ?? 'other') as Transport | 'other'
+}
+
+/** Fits the page to the state of the session. */
+function show(files: FileSender, state: State): void {
+  const busy = state.is === 'connecting' || state.is === 'connected'
+  for (const input of transportInputs) {
+    input.disabled =
+      busy || (input.value !== 'other' && 'reason' in choose(input.value as Transport, server.addresses))
+  }
+  address.disabled = busy
+  connectButton.disabled = false
+  connectButton.hidden = busy
+  disconnectButton.hidden = !busy
+  disconnectButton.textContent = state.is === 'connecting' ? 'Cancel' : 'Disconnect'
+  element('problem').hidden = state.is !== 'failed'
+  files.update()
+
+  const name = 'address' in state ? transportName(state.address) : ''
+  switch (state.is) {
+    case 'disconnected':
+      setStatus('disconnected', 'Not connected')
+      break
+    case 'connecting':
+      forgetSamples()
+      setStatus('connecting', `Connecting over ${name}…`)
+      break
+    case 'connected':
+      showPeer('server-peer', state.peer.id)
+      if (state.silent) setStatus('silent', 'The server does not answer…')
+      else setStatus('connected', `Connected over ${name}`)
+      break
+    case 'failed':
+      setStatus('failed', state.lost ? 'Connection lost' : 'Not connected')
+      element('reconnect').hidden = !state.lost
+      showProblem(state.lost ? 'The connection is lost' : `Cannot connect over ${name}`, state.error)
+  }
+}
+
+function transportName(address: string): string {
+  const transport = transportOf(address)
+  return transport ? TRANSPORT_NAMES[transport] : 'an unknown transport'
+}
+
+function setStatus(state: string, text: string): void {
+  const peers = document.querySelector<HTMLElement>('.peers')
+  if (peers) peers.dataset.state = state
+  if (element('status').textContent !== text) element('status').textContent = text
+}
+
+function showProblem(title: string, error: unknown): void {
+  const { code, message, advice } = problemOf(error)
+  element('problem-title').textContent = title
+  element('problem-advice').textContent = advice
+  element('problem-code').textContent = code
+  element('problem-message').textContent = message
+  element('problem').hidden = false
+}
+
+function showPeer(id: string, peerId: string): void {
+  const code = element(id)
+  code.textContent = peerId === '' ? 'unknown' : shortPeerId(peerId)
+  code.title = peerId
+  const button = document.querySelector<HTMLButtonElement>(`button[data-copy=${id}]`)
+  if (button) button.hidden = peerId === ''
+}
+
+function addSample(milliseconds: number): void {
+  samples.push({ time: performance.now(), milliseconds })
+  // The plot shows a minute, at two samples a second.
+  samples = samples.slice(-240)
+  const sorted = samples.map((sample) => sample.milliseconds).sort((one, other) => one - other)
+  element('rtt-last').textContent = formatMilliseconds(milliseconds)
+  element('rtt-median').textContent = formatMilliseconds(sorted[Math.floor(sorted.length / 2)] ?? 0)
+  element('rtt-min').textContent = formatMilliseconds(sorted[0] ?? 0)
+}
+
+function forgetSamples(): void {
+  samples = []
+  for (const id of ['rtt-last', 'rtt-median', 'rtt-min']) element(id).textContent = '–'
+}
+
+function aboutOf(input: HTMLInputElement): HTMLElement {
+  const about = input.parentElement?.querySelector<HTMLElement>('.about')
+  if (!about) throw new Error(`the transport ${input.value} has no description`)
+  return about
+}

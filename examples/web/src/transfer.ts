@@ -1,0 +1,98 @@
+/** A file's way to the server and back, hashed on both ends; no more of it in memory than is on its way. */
+import type { Peer } from 'peerloom'
+import { toHex } from './format.ts'
+import { Sha256 } from './sha256.ts'
+
+/** Echoes every byte; after the end of what it received, it adds the SHA-256 of that. */
+const PROTOCOL = '/peerloom/echo-digest/1.0.0'
+
+const DIGEST_LENGTH = 32
+
+/** The hashes of one file, in hexadecimal, at three places of its way. */
+export interface Hashes {
+  /** What this page sent. */
+  sent: string
+  /** What the server received, by its own account. */
+  received: string
+  /** What came back to this page. */
+  returned: string
+}
+
+export interface TransferOptions {
+  signal: AbortSignal
+  /** Told in bytes, often: draw less often than that. */
+  onProgress: (sent: number, returned: number) => void
+}
+
+/** Sends `file` to `peer` and takes it back. */
+export async function sendThereAndBack(peer: Peer, file: File, options: TransferOptions): Promise<Hashes> {
+  // The failure of one direction ends the other, which could wait for ever.
+  const failed = new AbortController()
+  const signal = AbortSignal.any([options.signal, failed.signal])
+  const stream = await peer.openStream(PROTOCOL, { signal })
+  using sent = new Sha256()
+  using returned = new Sha256()
+  const progress = { sent: 0, returned: 0 }
+  const digest = new Uint8Array(DIGEST_LENGTH)
+  let digestLength = 0
+
+  const send = async () => {
+    const writer = stream.writable.getWriter()
+    await eachChunk(file.stream(), signal, async (chunk) => {
+      await Promise.all([orAborted(writer.write(chunk), signal), sent.update(chunk)])
+      progress.sent += chunk.length
+      options.onProgress(progress.sent, progress.returned)
+    })
+    await orAborted(writer.close(), signal)
+  }
+
+  const receive = () =>
+    eachChunk(stream.readable, signal, async (chunk) => {
+      const echo = chunk.subarray(0, file.size - progress.returned)
+      const rest = chunk.subarray(echo.length)
+      if (digestLength + rest.length > DIGEST_LENGTH) throw new Error('the server sent more than the file')
+      digest.set(rest, digestLength)
+      digestLength += rest.length
+      await returned.update(echo)
+      progress.returned += echo.length
+      options.onProgress(progress.sent, progress.returned)
+    })
+
+  try {
+    await Promise.all([send(), receive()])
+  } catch (error) {
+    failed.abort(error)
+    // Not awaited: what waits for a server that does not answer would hold up the cancelling.
+    stream.abort(error)
+    throw error
+  }
+  if (digestLength < DIGEST_LENGTH) throw new Error('the server ended the stream before the end of the file')
+  return {
+    sent: toHex(await sent.digest()),
+    received: toHex(digest),
+    returned: toHex(await returned.digest()),
+  }
+}
+
+async function eachChunk(
+  readable: ReadableStream<Uint8Array<ArrayBuffer>>,
+  signal: AbortSignal,
+  use: (chunk: Uint8Array<ArrayBuffer>) => Promise<void>,
+): Promise<void> {
+  const reader = readable.getReader()
+  for (;;) {
+    const { done, value } = await orAborted(reader.read(), signal)
+    if (done) return
+    await use(value)
+  }
+}
+
+/** `promise`, unless `signal` comes before it. */
+function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason)
+    if (signal.aborted) abort()
+    signal.addEventListener('abort', abort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
+}
