@@ -279,6 +279,22 @@ mod streams {
     }
 
     #[test]
+    fn streams_are_acknowledged_even_if_nothing_is_said_on_them() {
+        let mut session = session(Role::Responder);
+        for number in 0..ACK_BACKLOG as u32 {
+            give(&mut session, update(2 * number + 1, SYN, 0)).unwrap();
+            accept(&mut session).unwrap();
+        }
+        assert_eq!(sent(&mut session).len(), ACK_BACKLOG);
+        give(&mut session, update(9999, SYN, 0)).unwrap();
+        accept(&mut session).unwrap();
+        assert!(!session.has_output());
+        session.handle_timeout(Instant::now()).unwrap();
+        let flags = Flags { acknowledge: true, ..NONE };
+        assert_eq!(sent(&mut session), [Header::WindowUpdate { id: id(9999), flags, delta: 0 }]);
+    }
+
+    #[test]
     fn half_closed_stream_still_receives() {
         let (mut a, mut b) = (session(Role::Initiator), session(Role::Responder));
         let stream = a.open().unwrap();

@@ -23,6 +23,9 @@ use super::{
 };
 use crate::Role;
 
+/// An ACK travels with the first frame of an accepted stream, so that answering costs one packet. But the remote opens no more
+/// streams than its backlog allows, so it must not wait for holders that say nothing: after so many it is sent by itself.
+const DELAYED_ACKNOWLEDGEMENTS: usize = ACK_BACKLOG / 4;
 /// A timer that fires this late was asleep together with its page or machine, and says nothing about the remote.
 const ASLEEP: Duration = Duration::from_secs(5);
 /// How often in a row a late timer gives the remote another chance.
@@ -60,6 +63,8 @@ pub struct Session {
     inbound: usize,
     accept_queue: VecDeque<StreamId>,
     accept_waker: Option<Waker>,
+    /// Accepted streams, some of which are not acknowledged yet.
+    accepted: Vec<StreamId>,
 
     pub(super) input: Input,
     /// Bytes received but not read, over all streams.
@@ -133,6 +138,7 @@ impl Session {
             inbound: 0,
             accept_queue: VecDeque::new(),
             accept_waker: None,
+            accepted: Vec::new(),
             input: Input::default(),
             unread: 0,
             growth: Growth::default(),
@@ -171,6 +177,10 @@ impl Session {
         if let Some(id) = self.accept_queue.pop_front() {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.acknowledge_pending = true;
+            }
+            self.accepted.push(id);
+            if self.accepted.len() >= DELAYED_ACKNOWLEDGEMENTS {
+                self.acknowledge_accepted();
             }
             return Ok(Some(id));
         }
@@ -251,6 +261,7 @@ impl Session {
 
     /// Does what is due at `now`. To be called after everything that has arrived was given to the session.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        self.acknowledge_accepted();
         while let Some((deadline, id)) = self.lingering.front().copied()
             && deadline <= now
         {
@@ -370,6 +381,14 @@ impl Session {
             }
         } else {
             self.inbound = self.inbound.saturating_sub(1);
+        }
+    }
+
+    fn acknowledge_accepted(&mut self) {
+        for id in std::mem::take(&mut self.accepted) {
+            if self.streams.get(&id).is_some_and(|stream| stream.acknowledge_pending) {
+                self.schedule(id);
+            }
         }
     }
 
