@@ -88,7 +88,7 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
     counted(
         cmd!(
             shell,
-            "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked --no-fail-fast"
+            "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked"
         )
         .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
     )
