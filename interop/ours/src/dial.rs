@@ -9,9 +9,9 @@ use peerloom_core::{
     multistream_select::NegotiatedStream, runtime::timeout,
 };
 use peerloom_node::{ConnectionInfo, Events, Node, NodeEvent, ping};
-use peerloom_quic::WebTransportTransport;
+use peerloom_quic::{WebTransportConfig, WebTransportTransport};
 use peerloom_tcp::TcpTransport;
-use peerloom_webrtc::WebRtcDirectTransport;
+use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, split};
@@ -29,8 +29,8 @@ pub(crate) async fn run(address: Multiaddr) -> Result<Value> {
     let node = Node::builder(keypair.clone())
         .transport(TcpTransport::new(keypair.clone()))
         .transport(WebSocketTransport::new(keypair.clone()))
-        .transport(WebTransportTransport::new(keypair.clone())?)
-        .transport(WebRtcDirectTransport::new(keypair)?)
+        .transport(WebTransportTransport::new(keypair.clone(), WebTransportConfig::default()))
+        .transport(WebRtcDirectTransport::new(keypair, WebRtcDirectConfig::default())?)
         .build();
     let mut events = node.events();
     let mut checks = Map::new();
