@@ -71,9 +71,10 @@ pub async fn closing_sends_what_was_taken_and_is_seen(subject: Subject) {
             while let Some(chunk) = accepted.read_chunk().await.unwrap() {
                 received.extend_from_slice(&chunk);
             }
-            received
+            // Dropped before the end, it would be reset.
+            (received, accepted)
         };
-        let ((), received) = tokio::join!(closing.close(), reader);
+        let ((), (received, _accepted)) = tokio::join!(closing.close(), reader);
         assert_eq!(received, sent);
         let reason = other.closed().await;
         assert!(matches!(*reason, ConnectionError::ClosedByRemote), "{reason:?}");
