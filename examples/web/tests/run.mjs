@@ -1,0 +1,35 @@
+// Runs the tests of the demo: `npm test`, or `node tests/run.mjs`. PEERLOOM_BIN says where the server is.
+//
+// Firefox never dials WebRTC to loopback. On a machine that has nothing else, everything runs in a network namespace with one more
+// interface, which is gone with the last process in it. Where that is not permitted, the tests that need it are skipped.
+import { spawnSync } from 'node:child_process'
+import { networkInterfaces } from 'node:os'
+import { fileURLToPath } from 'node:url'
+
+const WITH_INTERFACE = `ip link set lo up && ip link add peerloom0 type dummy &&
+  ip address add 10.99.0.1/24 dev peerloom0 && ip link set peerloom0 up && exec "$@"`
+
+const tests = fileURLToPath(new URL('demo.test.mjs', import.meta.url))
+let command = [process.execPath, '--test', '--test-reporter=spec', ...process.argv.slice(2), tests]
+
+const onlyLoopback = Object.values(networkInterfaces())
+  .flat()
+  .every((address) => address.internal)
+if (onlyLoopback) {
+  const enter = [
+    'unshare',
+    ...(process.getuid?.() === 0 ? [] : ['--map-root-user']),
+    '--net',
+    'sh',
+    '-c',
+    WITH_INTERFACE,
+    'sh',
+  ]
+  const [program, ...prefix] = enter
+  if (spawnSync(program, [...prefix, 'true'], { stdio: 'ignore' }).status === 0)
+    command = [...enter, ...command]
+}
+const [program, ...rest] = command
+const { status, error } = spawnSync(program, rest, { stdio: 'inherit' })
+if (error) console.error(error.message)
+process.exit(status ?? 1)

@@ -1,0 +1,31 @@
+// Chromium, by Playwright.
+import { chromium } from 'playwright-core'
+
+export async function openChromium(executablePath) {
+  const browser = await chromium.launch({
+    executablePath,
+    // As root, which containers often are, Chromium's sandbox cannot start.
+    chromiumSandbox: process.getuid?.() !== 0,
+    args: [
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      '--no-first-run',
+    ],
+  })
+  return {
+    async newPage(url) {
+      const page = await browser.newPage()
+      await page.goto(url)
+      return {
+        evaluate: (run, ...values) => page.evaluate(`(${run})(...${JSON.stringify(values)})`),
+        click: (selector) => page.click(selector),
+        fill: (selector, text) => page.fill(selector, text),
+        setFile: (selector, path) => page.setInputFiles(selector, path),
+        screenshot: (path) => page.screenshot({ path, fullPage: true }),
+        close: () => page.close(),
+      }
+    },
+    close: () => browser.close(),
+  }
+}

@@ -1,0 +1,86 @@
+// Firefox, by WebDriver (https://www.w3.org/TR/webdriver2/) through geckodriver. The dozen commands that the tests need are fewer
+// lines than a library would be dependencies.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import { createInterface } from 'node:readline'
+
+/** The key under which WebDriver passes elements. */
+const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
+
+export async function openFirefox(binary, geckodriver) {
+  const driver = spawn(geckodriver, ['--port', '0'], { stdio: ['ignore', 'pipe', 'ignore'] })
+  const session = await startSession(await listeningPort(driver), binary)
+  // Stays open: a session ends with its last window.
+  const blank = await session('GET', '/window')
+  let current = blank
+
+  async function inWindow(handle, method, path, body) {
+    if (current !== handle) await session('POST', '/window', { handle })
+    current = handle
+    return session(method, path, body)
+  }
+
+  return {
+    async newPage(url) {
+      if (current !== blank) await inWindow(blank, 'GET', '/window')
+      const { handle } = await session('POST', '/window/new', { type: 'tab' })
+      const command = (method, path, body) => inWindow(handle, method, path, body)
+      const element = async (selector) => {
+        const found = await command('POST', '/element', { using: 'css selector', value: selector })
+        return `/element/${found[ELEMENT]}`
+      }
+      await command('POST', '/url', { url })
+      return {
+        evaluate: (run, ...values) =>
+          command('POST', '/execute/sync', { script: `return (${run})(...arguments)`, args: values }),
+        click: async (selector) => command('POST', `${await element(selector)}/click`, {}),
+        async fill(selector, text) {
+          const path = await element(selector)
+          await command('POST', `${path}/clear`, {})
+          await command('POST', `${path}/value`, { text })
+        },
+        setFile: async (selector, path) =>
+          command('POST', `${await element(selector)}/value`, { text: path }),
+        screenshot: async (path) => writeFile(path, await command('GET', '/screenshot'), 'base64'),
+        async close() {
+          await command('DELETE', '/window')
+          current = undefined
+        },
+      }
+    },
+    async close() {
+      await session('DELETE', '')
+      driver.kill()
+      await once(driver, 'exit')
+    },
+  }
+}
+
+async function listeningPort(driver) {
+  const lines = createInterface({ input: driver.stdout })
+  for await (const line of lines) {
+    const port = /Listening on \S+:(\d+)/.exec(line)?.[1]
+    if (!port) continue
+    // Whatever it prints later must find a reader.
+    driver.stdout.resume()
+    return port
+  }
+  throw new Error('geckodriver did not start')
+}
+
+async function startSession(port, binary) {
+  const send = async (method, path, body) => {
+    const response = await fetch(`http://127.0.0.1:${port}/session${path}`, {
+      method,
+      ...(body && { body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } }),
+    })
+    const { value } = await response.json()
+    if (!response.ok) throw new Error(`WebDriver ${method} ${path}: ${value.error}: ${value.message}`)
+    return value
+  }
+  const { sessionId } = await send('POST', '', {
+    capabilities: { alwaysMatch: { 'moz:firefoxOptions': { binary, args: ['-headless'] } } },
+  })
+  return (method, path, body) => send(method, `/${sessionId}${path}`, body)
+}
