@@ -138,3 +138,67 @@ async fn stall_limit<T>(operation: impl Future<Output = Result<T, StreamError>>)
         Err(_) => Err(PerfError::Stalled),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peerloom_core::{Keypair, Multiaddr};
+    use peerloom_sim::Network;
+
+    use super::*;
+
+    async fn connected() -> (Node, Node) {
+        let network = Network::new(Duration::from_millis(10));
+        let [server, client] = [(); 2].map(|()| {
+            let keypair = Keypair::generate();
+            Node::builder(keypair.clone()).transport(network.transport(keypair)).build()
+        });
+        let address: Multiaddr = server.listen("/memory/0".parse().unwrap()).await.unwrap().remove(0);
+        client.dial(address).await.unwrap();
+        (server, client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_ways_are_measured_and_progress_ends_at_the_whole() {
+        let (server, client) = connected().await;
+        serve(&server).unwrap();
+        let mut last = None;
+        let measured =
+            measure(&client, server.peer_id(), 3_000_000, 1_000_001, |progress| last = Some(progress)).await;
+        measured.unwrap();
+        assert_eq!(last, Some(Progress { uploaded: 3_000_000, downloaded: 1_000_001 }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_sends_too_few_bytes_is_reported() {
+        let (server, client) = connected().await;
+        server
+            .handle(ProtocolName::from_static(PROTOCOL), |mut incoming| async move {
+                while let Ok(Some(_)) = incoming.stream.read_chunk().await {}
+                let _ = incoming.stream.write_all(Bytes::from_static(b"few")).await;
+                let _ = incoming.stream.close_write().await;
+            })
+            .unwrap();
+        let error = measure(&client, server.peer_id(), 10, 10, |_| {}).await.unwrap_err();
+        assert!(matches!(error, PerfError::WrongLength { asked: 10, received: 3 }), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_nothing_is_given_up() {
+        let (server, client) = connected().await;
+        server.handle(ProtocolName::from_static(PROTOCOL), |_incoming| std::future::pending()).unwrap();
+        let error = measure(&client, server.peer_id(), 10_000_000, 1, |_| {}).await.unwrap_err();
+        assert!(matches!(error, PerfError::Stalled | PerfError::Stream(_)), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_ends_before_its_header_gets_nothing() {
+        let (server, client) = connected().await;
+        serve(&server).unwrap();
+        let perf = [ProtocolName::from_static(PROTOCOL)];
+        let mut stream = client.open_stream(server.peer_id(), &perf).await.unwrap();
+        stream.write_all(Bytes::from_static(&[0; 7])).await.unwrap();
+        // The reset may come before the end is confirmed.
+        let _ = stream.close_write().await;
+        stream.read_chunk().await.unwrap_err();
+    }
+}

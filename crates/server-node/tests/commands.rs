@@ -1,0 +1,200 @@
+//! The binary as an operator uses it: real processes on loopback.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+const PEERLOOM: &str = env!("CARGO_BIN_EXE_peerloom");
+
+const EVERY_TRANSPORT: [&str; 4] = [
+    "/ip4/127.0.0.1/tcp/0",
+    "/ip4/127.0.0.1/tcp/0/ws",
+    "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
+    "/ip4/127.0.0.1/udp/0/webrtc-direct",
+];
+
+/// A running `peerloom run`, ended when dropped.
+struct Server {
+    process: Child,
+    peer: String,
+    status: String,
+    addresses: Vec<String>,
+}
+
+impl Server {
+    fn start(data_dir: &Path, listen: &[&str]) -> Self {
+        let mut command = Command::new(PEERLOOM);
+        command.args(["run", "--status", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        for address in listen {
+            command.args(["--listen", address]);
+        }
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = process.stdout.take().unwrap();
+        let mut server = Self { process, peer: String::new(), status: String::new(), addresses: Vec::new() };
+        for line in BufReader::new(stdout).lines().map(Result::unwrap) {
+            match line.split_once(' ') {
+                Some(("peer", peer)) => server.peer = peer.to_owned(),
+                Some(("status", url)) => server.status = url.to_owned(),
+                Some(("listen", address)) => server.addresses.push(address.to_owned()),
+                _ if line == "ready" => return server,
+                _ => panic!("unexpected line: {line}"),
+            }
+        }
+        panic!("the server ended before it was ready");
+    }
+
+    /// Asks it to end, as a service manager does.
+    fn terminate(mut self) -> ExitStatus {
+        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.process.wait().unwrap()
+    }
+
+    fn health(&self) -> String {
+        let (_, address) = self.status.split_once("://").unwrap();
+        let mut socket = TcpStream::connect(address).unwrap();
+        write!(socket, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn peerloom(arguments: &[&str]) -> Output {
+    Command::new(PEERLOOM).args(arguments).output().unwrap()
+}
+
+/// The one line on stderr of a command that failed with code 1.
+fn failure(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
+}
+
+#[test]
+fn ping_and_perf_reach_a_server_over_every_transport() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &EVERY_TRANSPORT);
+    assert_eq!(server.addresses.len(), EVERY_TRANSPORT.len());
+    for address in &server.addresses {
+        let ping = peerloom(&["ping", address, "-n", "1", "--json"]);
+        assert!(ping.status.success(), "{address}: {ping:?}");
+        let line: serde_json::Value = serde_json::from_slice(&ping.stdout).unwrap();
+        assert_eq!(line["peer"], server.peer);
+        assert_eq!(line["round_trips_ms"].as_array().unwrap().len(), 1);
+
+        let perf = peerloom(&["perf", address, "--upload", "3", "--download", "2", "--json"]);
+        assert!(perf.status.success(), "{address}: {perf:?}");
+        let line: serde_json::Value = serde_json::from_slice(&perf.stdout).unwrap();
+        assert_eq!((&line["upload_bytes"], &line["download_bytes"]), (&(3 << 20).into(), &(2 << 20).into()));
+    }
+    let health = server.health();
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains(&server.peer), "{health}");
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn identity_and_certificate_hashes_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &EVERY_TRANSPORT);
+    let (peer, addresses) = (server.peer.clone(), server.addresses.clone());
+    assert!(server.terminate().success());
+    // At the same ports: an address that was given out once stays good.
+    let listen: Vec<_> = addresses
+        .iter()
+        .map(|address| {
+            let end = address.find("/certhash").or_else(|| address.find("/p2p")).unwrap();
+            &address[..end]
+        })
+        .collect();
+    let again = Server::start(directory.path(), &listen);
+    assert_eq!((&again.peer, &again.addresses), (&peer, &addresses));
+
+    let id = peerloom(&["id", "--data-dir", directory.path().to_str().unwrap()]);
+    assert_eq!(String::from_utf8(id.stdout).unwrap().trim(), peer);
+}
+
+#[test]
+fn a_misspelt_key_of_the_configuration_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("peerloom.toml");
+    std::fs::write(&config, "listne = [\"/ip4/127.0.0.1/tcp/0\"]\n").unwrap();
+    let error = failure(&peerloom(&["run", "--config", config.to_str().unwrap()]));
+    assert!(error.contains("listne") && error.contains("peerloom.toml"), "{error}");
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_named() {
+    let error = failure(&peerloom(&["run", "--config", "/nowhere/peerloom.toml"]));
+    assert!(error.contains("/nowhere/peerloom.toml"), "{error}");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().to_str().unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    let error =
+        failure(&peerloom(&["run", "--data-dir", data_dir, "--status", "127.0.0.1:0", "--listen", &address]));
+    assert!(error.contains(&address), "{error}");
+
+    let status = format!("127.0.0.1:{port}");
+    let error = failure(&peerloom(&["run", "--data-dir", data_dir, "--status", &status]));
+    assert!(error.contains(&status), "{error}");
+}
+
+#[test]
+fn a_damaged_identity_is_named_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("identity.key");
+    std::fs::write(&key, b"no key").unwrap();
+    let error = failure(&peerloom(&["id", "--data-dir", directory.path().to_str().unwrap()]));
+    assert!(error.contains("identity.key"), "{error}");
+    assert_eq!(std::fs::read(&key).unwrap(), b"no key");
+}
+
+#[test]
+fn a_dial_of_the_wrong_peer_names_both() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &EVERY_TRANSPORT[..1]);
+    let other = "12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK";
+    let address = server.addresses[0].replace(&server.peer, other);
+    let error = failure(&peerloom(&["ping", &address]));
+    assert!(error.contains(other) && error.contains(&server.peer), "{error}");
+}
+
+#[test]
+fn a_dial_of_nobody_says_so() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = failure(&peerloom(&["ping", &format!("/ip4/127.0.0.1/tcp/{}", closed.port())]));
+    assert!(error.contains("cannot reach"), "{error}");
+}
+
+#[test]
+fn a_server_that_is_killed_ends_a_measurement_with_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::start(directory.path(), &EVERY_TRANSPORT[..1]);
+    let measuring = Command::new(PEERLOOM)
+        .args(["perf", &server.addresses[0], "--upload", "100000", "--json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The measurement is under way as soon as the server counts its connection.
+    while !server.health().contains("\"connections\":1") {}
+    server.process.kill().unwrap();
+    let error = failure(&measuring.wait_with_output().unwrap());
+    assert!(error.contains("perf"), "{error}");
+}
