@@ -520,8 +520,7 @@ impl PeerConnection {
 
     fn free_channel(&mut self) -> Option<ChannelId> {
         let sctp = self.sctp.as_mut()?;
-        // 65535 is no channel (RFC 8832 section 6), and 65534 is the last one before it.
-        let end = sctp.remote_streams().min(u16::MAX - 1);
+        let end = sctp.end_of_streams();
         let first = self.next_channel % 2;
         // Going round rather than back to the lowest: a number that was just given up may still be in use at the other
         // end, if a packet was lost.

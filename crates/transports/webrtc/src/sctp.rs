@@ -71,25 +71,25 @@ pub(crate) struct Sctp {
 impl Sctp {
     /// Waits for an INIT.
     pub(crate) fn server() -> Self {
-        Self::new(Some(Arc::new(ServerConfig::new(transport_config()))))
+        Self::new(Some(Arc::new(ServerConfig::new(transport_config()))), 1)
     }
 
     /// Queues an INIT.
     pub(crate) fn client(now: Instant) -> Result<Self, Error> {
-        let mut sctp = Self::new(None);
+        let mut sctp = Self::new(None, 0);
         let config = ClientConfig::new(transport_config());
         let connected = sctp.endpoint.connect(now, config, PEER);
         sctp.associations.push(connected.map_err(|error| Error::Other(error.to_string()))?);
         Ok(sctp)
     }
 
-    fn new(config: Option<Arc<ServerConfig>>) -> Self {
+    fn new(config: Option<Arc<ServerConfig>>, parity: u16) -> Self {
         Self {
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), config),
             associations: Vec::new(),
             established: false,
             lost: false,
-            guard: Guard::default(),
+            guard: Guard::new(parity),
             streams: StreamTable::default(),
             total_outstanding: 0,
             transmits: VecDeque::new(),
@@ -172,6 +172,7 @@ impl Sctp {
         // The library lets go of a stream only if nothing of it can be read.
         while self.read(stream).is_some() {}
         self.association()?.stream(stream)?.close(now)?;
+        self.guard.closed(stream);
         self.streams.0.entry(stream).or_default().discarded = true;
         Ok(())
     }
@@ -191,9 +192,9 @@ impl Sctp {
         self.guard.fullest()
     }
 
-    /// How many streams the remote lets us use.
-    pub(crate) fn remote_streams(&self) -> u16 {
-        self.guard.remote_streams()
+    /// Streams that we may open have lower numbers than this.
+    pub(crate) fn end_of_streams(&self) -> u16 {
+        self.guard.reserved_stream()
     }
 
     /// The smoothed round-trip time, zero if it was never measured or is below a millisecond.
@@ -249,10 +250,10 @@ impl Sctp {
         for (_, association) in &mut self.associations {
             while let Some(transmit) = association.poll_transmit(now) {
                 let Payload::RawEncode(packets) = transmit.message else { continue };
-                packets.iter().for_each(|packet| self.guard.outbound(packet));
-                self.transmits.extend(packets);
+                self.transmits.extend(packets.into_iter().filter_map(|packet| self.guard.outbound(packet)));
             }
         }
+        self.guard.flushed();
     }
 
     fn drain_events(&mut self, now: Instant) {

@@ -80,6 +80,8 @@ pub(super) trait Streams {
 
 #[derive(Debug, Default)]
 pub(super) struct Guard {
+    /// What is left when the numbers of streams that we open are divided by two.
+    parity: u16,
     window: ReceiveWindow,
     ports: Option<Ports>,
     local_tag: u32,
@@ -92,8 +94,9 @@ pub(super) struct Guard {
     /// The receive window in the last SACK that was sent.
     advertised: Option<usize>,
     pending_resets: Vec<u32>,
-    /// Reset requests that the library sees once nothing of their streams is left to send.
+    /// Reset requests that the library sees once nothing of their streams is left to send or to arrive.
     held_resets: Vec<HeldReset>,
+    our_resets: OurResets,
     /// What the library holds of each stream.
     held: HashMap<u16, Held>,
     inits: usize,
@@ -108,7 +111,9 @@ struct Held {
 
 #[derive(Debug)]
 struct HeldReset {
+    sequence: u32,
     streams: Vec<u16>,
+    last_tsn: u32,
     packet: Bytes,
 }
 
@@ -119,6 +124,11 @@ struct Ports {
 }
 
 impl Guard {
+    /// `parity` is what is left when the numbers of streams that we open are divided by two.
+    pub(super) fn new(parity: u16) -> Self {
+        Self { parity, ..Self::default() }
+    }
+
     /// Looks at a packet from the remote. Malformed ones vanish.
     pub(super) fn inbound(
         &mut self,
@@ -183,25 +193,48 @@ impl Guard {
 
     /// A reset request that was held back and that the library may see now.
     pub(super) fn released_reset(&mut self, streams: &impl Streams) -> Option<Bytes> {
-        let sending = |held: &HeldReset| held.streams.iter().any(|stream| streams.is_sending(*stream));
-        let ready = self.held_resets.iter().position(|held| !sending(held))?;
+        let waits =
+            |held: &HeldReset| !self.window.has(held.last_tsn) || is_any_sending(&held.streams, streams);
+        let ready = self.held_resets.iter().position(|held| !waits(held))?;
         Some(self.held_resets.swap_remove(ready).packet)
     }
 
-    /// Looks at a packet that the library sends.
-    pub(super) fn outbound(&mut self, packet: &Bytes) {
-        let Some(header) = Header::parse(packet) else { return };
+    /// Looks at a packet that the library sends. Returns it as it shall be sent.
+    pub(super) fn outbound(&mut self, packet: Bytes) -> Option<Bytes> {
+        let header = Header::parse(&packet)?;
         self.remote_tag = header.tag;
-        for chunk in Chunks::of(packet).flatten() {
+        let mut changed = None;
+        for chunk in Chunks::of(&packet).flatten() {
             match chunk.kind {
                 chunk::SACK => {
                     self.advertised = u32_at(chunk.value, 4).and_then(|window| usize::try_from(window).ok());
                 }
                 chunk::INIT | chunk::INIT_ACK => self.local_tag = u32_at(chunk.value, 0).unwrap_or_default(),
-                chunk::RE_CONFIG => self.answered_resets(chunk.value),
+                chunk::RE_CONFIG => {
+                    self.answered_resets(chunk.value);
+                    // The library sends these alone, one parameter each.
+                    changed = self.our_resets.filter(chunk.value, self.reserved_stream());
+                }
                 _ => {}
             }
         }
+        Some(changed.map_or(packet.clone(), |value| header.packet(&re_config(&value))))
+    }
+
+    /// Everything that the library had to send was [looked at](Self::outbound).
+    pub(super) fn flushed(&mut self) {
+        self.our_resets.just_ended.clear();
+    }
+
+    /// A stream that we could open, but never do.
+    pub(super) fn reserved_stream(&self) -> u16 {
+        let last = self.remote_streams.min(u16::MAX - 1).saturating_sub(1);
+        if last % 2 == self.parity { last } else { last.saturating_sub(1) }
+    }
+
+    /// We have told the library to close a stream.
+    pub(super) fn closed(&mut self, stream: u16) {
+        self.our_resets.requested.insert(stream, false);
     }
 
     /// The application has read a message of so many chunks and bytes from a stream.
@@ -217,6 +250,7 @@ impl Guard {
         if let Some(held) = self.held.remove(&stream) {
             self.window.release(held.chunks, held.bytes);
         }
+        self.our_resets.stream_ended(stream);
     }
 
     /// A packet that makes the library announce its window, if the remote believes it to be much smaller than it is.
@@ -246,11 +280,6 @@ impl Guard {
         }
         self.put_repetition(&mut chunks);
         Some(Header { source: ports.remote, destination: ports.local, tag: self.local_tag }.packet(&chunks))
-    }
-
-    /// How many streams the remote lets us use, once it has said so.
-    pub(super) fn remote_streams(&self) -> u16 {
-        self.remote_streams
     }
 
     /// Bytes that the library holds and the application has not read.
@@ -314,11 +343,15 @@ impl Guard {
         inbound: &mut Inbound,
     ) -> bool {
         let mut ending = Vec::new();
+        let (mut last_tsn, mut number) = (self.window.cumulative(), 0);
         for (kind, value) in parameters(chunk.value) {
             let Some(sequence) = u32_at(value, 0) else { return false };
             match kind {
-                parameter::RESPONSE => {}
+                parameter::RESPONSE => {
+                    self.our_resets.withheld.remove(&sequence);
+                }
                 parameter::OUTGOING_RESET => {
+                    (last_tsn, number) = (u32_at(value, 8).unwrap_or(last_tsn), sequence);
                     if !self.pending_resets.contains(&sequence) {
                         if self.pending_resets.len() >= MAX_PENDING_RESETS {
                             return false;
@@ -340,31 +373,24 @@ impl Guard {
             }
         }
         inbound.resetting.extend_from_slice(&ending);
-        if !ending.iter().any(|stream| streams.is_sending(*stream)) {
+        if self.window.has(last_tsn) && !is_any_sending(&ending, streams) {
             return true;
         }
         let mut chunks = BytesMut::with_capacity(chunk.bytes.len());
         put_chunk(&mut chunks, chunk.bytes);
         let packet = header.packet(&chunks);
-        let known = self.held_resets.iter().any(|held| held.packet == packet);
-        if !known && self.held_resets.len() < MAX_PENDING_RESETS {
-            self.held_resets.push(HeldReset { streams: ending, packet });
+        // A repetition of the same request takes its place.
+        self.held_resets.retain(|held| held.sequence != number);
+        if self.held_resets.len() < MAX_PENDING_RESETS {
+            self.held_resets.push(HeldReset { sequence: number, streams: ending, last_tsn, packet });
         }
         false
     }
 
     fn response(&self, sequence: u32, result: u32) -> Option<Bytes> {
         let ports = self.ports?;
-        let mut response = BytesMut::new();
-        response.put_u8(chunk::RE_CONFIG);
-        response.put_u8(0);
-        response.put_u16(16);
-        response.put_u16(parameter::RESPONSE);
-        response.put_u16(12);
-        response.put_u32(sequence);
-        response.put_u32(result);
         let header = Header { source: ports.local, destination: ports.remote, tag: self.remote_tag };
-        Some(header.packet(&response))
+        Some(header.packet(&re_config(&response(sequence, result))))
     }
 
     fn answered_resets(&mut self, reconfiguration: &[u8]) {
@@ -391,6 +417,107 @@ impl Guard {
         chunks.put_u32(53);
         chunks.put_u32(0);
     }
+}
+
+/// The resets of streams that we send: one in the life of each, and none after it.
+#[derive(Debug, Default)]
+struct OurResets {
+    /// Streams that we have closed, and whether the reset was sent.
+    requested: HashMap<u16, bool>,
+    /// Streams that have just come to their end, and whether we had reset them before the remote did.
+    just_ended: HashMap<u16, bool>,
+    /// Resets that the library has yet to send of streams that have come to their end.
+    stale: HashMap<u16, usize>,
+    /// Streams that were taken out of a request, by its number: the library may repeat it.
+    withheld: HashMap<u32, Vec<u16>>,
+}
+
+impl OurResets {
+    fn stream_ended(&mut self, stream: u16) {
+        let Some(sent) = self.requested.remove(&stream) else { return };
+        self.just_ended.insert(stream, sent);
+        if !sent {
+            let stale = self.stale.entry(stream).or_default();
+            *stale = stale.saturating_add(1);
+        }
+    }
+
+    /// Whether this reset would be one too many. `reply` if the remote asked for it.
+    fn is_surplus(&mut self, stream: u16, reply: bool) -> bool {
+        if reply {
+            return self.just_ended.get(&stream).copied().unwrap_or_default();
+        }
+        if let Some(stale) = self.stale.get_mut(&stream) {
+            *stale = stale.saturating_sub(1);
+            if *stale == 0 {
+                self.stale.remove(&stream);
+            }
+            return true;
+        }
+        if let Some(sent) = self.requested.get_mut(&stream) {
+            *sent = true;
+        }
+        false
+    }
+
+    /// What to send instead of a RE-CONFIG chunk's parameter. A request that has nothing left resets a stream that does
+    /// not exist: some remotes (dcsctp) do not bear a gap in the numbers of requests.
+    fn filter(&mut self, value: &[u8], reserved: u16) -> Option<Vec<u8>> {
+        let (_, request) = parameters(value).find(|(kind, _)| *kind == parameter::OUTGOING_RESET)?;
+        let sequence = u32_at(request, 0)?;
+        let reply = u32_at(request, 4)? != 0;
+        let streams: Vec<u16> =
+            request.get(12..)?.chunks_exact(2).filter_map(|stream| u16_at(stream, 0)).collect();
+        let withheld: Vec<u16> = match self.withheld.get(&sequence) {
+            Some(withheld) => withheld.clone(),
+            None => streams.iter().copied().filter(|stream| self.is_surplus(*stream, reply)).collect(),
+        };
+        if withheld.is_empty() {
+            return None;
+        }
+        let mut kept: Vec<u8> = streams
+            .iter()
+            .filter(|stream| !withheld.contains(stream))
+            .flat_map(|stream| stream.to_be_bytes())
+            .collect();
+        if kept.is_empty() {
+            kept.extend_from_slice(&reserved.to_be_bytes());
+        }
+        self.withheld.insert(sequence, withheld);
+        let mut parameter = parameter::OUTGOING_RESET.to_be_bytes().to_vec();
+        let length = kept.len().saturating_add(16);
+        parameter.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+        parameter.extend_from_slice(request.get(..12)?);
+        parameter.extend_from_slice(&kept);
+        Some(parameter)
+    }
+}
+
+fn is_any_sending(list: &[u16], streams: &impl Streams) -> bool {
+    list.iter().any(|stream| streams.is_sending(*stream))
+}
+
+/// A RE-CONFIG chunk with one parameter.
+fn re_config(parameter: &[u8]) -> BytesMut {
+    let mut chunk = BytesMut::new();
+    let length = parameter.len().saturating_add(CHUNK_HEADER);
+    chunk.put_u8(chunk::RE_CONFIG);
+    chunk.put_u8(0);
+    chunk.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
+    chunk.put_slice(parameter);
+    while !chunk.len().is_multiple_of(4) {
+        chunk.put_u8(0);
+    }
+    chunk
+}
+
+/// A response parameter (RFC 6525 section 4.4).
+fn response(sequence: u32, result: u32) -> Vec<u8> {
+    let mut parameter = parameter::RESPONSE.to_be_bytes().to_vec();
+    parameter.extend_from_slice(&12u16.to_be_bytes());
+    parameter.extend_from_slice(&sequence.to_be_bytes());
+    parameter.extend_from_slice(&result.to_be_bytes());
+    parameter
 }
 
 /// What to do with a DATA chunk.
@@ -541,7 +668,7 @@ mod tests {
         init.extend_from_slice(&[0, 0, 0, 9, 0, 1, 0, 0, 4, 0, 2, 0, 0, 0, 0, 10]);
         let mut guard = Guard::default();
         guard.inbound(packet(&[init]), false, IDLE).unwrap();
-        assert_eq!(guard.remote_streams(), 512);
+        assert_eq!(guard.remote_streams, 512);
         guard
     }
 
@@ -606,7 +733,7 @@ mod tests {
                 0,
                 0,
                 0,
-                99,
+                9,
                 0,
                 1,
             ]])
@@ -617,7 +744,7 @@ mod tests {
         assert_eq!(passed, MAX_PENDING_RESETS);
         assert!(guard.inbound(request(0), true, IDLE).unwrap().packet.is_some(), "a repetition passes");
         let response = vec![chunk::RE_CONFIG, 0, 0, 16, 0, 16, 0, 12, 0, 0, 0, 3, 0, 0, 0, 1];
-        guard.outbound(&packet(&[response]));
+        guard.outbound(packet(&[response]));
         assert!(guard.inbound(request(200), true, IDLE).unwrap().packet.is_some());
     }
 
@@ -658,6 +785,76 @@ mod tests {
         assert_eq!(guard.released_reset(IDLE), None);
     }
 
+    fn our_reset(sequence: u8, reply: u8, streams: &[u8]) -> Bytes {
+        our_reset_of(sequence, reply, &streams.iter().map(|stream| u16::from(*stream)).collect::<Vec<_>>())
+    }
+
+    fn our_reset_of(sequence: u8, reply: u8, streams: &[u16]) -> Bytes {
+        let length = 16 + 2 * streams.len() as u8;
+        let mut chunk =
+            vec![chunk::RE_CONFIG, 0, 0, length + 4, 0, 13, 0, length, 0, 0, 0, sequence, 0, 0, 0, reply];
+        chunk.extend_from_slice(&[0, 0, 0, 1]);
+        chunk.extend(streams.iter().flat_map(|stream| stream.to_be_bytes()));
+        packet(&[chunk])
+    }
+
+    #[test]
+    fn stream_that_both_sides_close_is_reset_once() {
+        // Ours goes first; the library's reply to the remote's would be another.
+        let mut guard = guard();
+        guard.closed(3);
+        assert!(guard.outbound(our_reset(1, 0, &[3])).is_some());
+        guard.forget(3);
+        // The remote has said that we may use 512 streams.
+        assert_eq!(guard.reserved_stream(), 510);
+        assert_eq!(guard.outbound(our_reset(2, 9, &[3])), Some(our_reset_of(2, 9, &[510])));
+        guard.flushed();
+
+        // The reply goes first, and ours waits behind other data. By the time that it comes the stream may be another.
+        guard.closed(5);
+        guard.closed(7);
+        guard.forget(5);
+        assert!(guard.outbound(our_reset(3, 9, &[5])).is_some());
+        guard.flushed();
+        assert_eq!(guard.outbound(our_reset(4, 0, &[5, 7])), Some(our_reset(4, 0, &[7])));
+        assert_eq!(guard.outbound(our_reset(4, 0, &[5, 7])), Some(our_reset(4, 0, &[7])), "repeated");
+        guard.closed(5);
+        assert!(guard.outbound(our_reset(5, 0, &[5])).is_some(), "the next one's reset");
+    }
+
+    #[test]
+    fn reset_that_overtakes_data_waits_for_it() {
+        let mut guard = guard();
+        let request = packet(&[vec![
+            chunk::RE_CONFIG,
+            0,
+            0,
+            22,
+            0,
+            13,
+            0,
+            18,
+            0,
+            0,
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            10,
+            0,
+            1,
+        ]]);
+        assert_eq!(guard.inbound(request, true, IDLE).unwrap().packet, None);
+        assert_eq!(guard.released_reset(IDLE), None);
+        guard.inbound(packet(&[data(10, b"late")]), true, IDLE).unwrap();
+        assert!(guard.released_reset(IDLE).is_some());
+    }
+
     #[test]
     fn data_of_a_stream_that_we_have_closed_goes_down_the_sink() {
         let mut guard = guard();
@@ -686,7 +883,7 @@ mod tests {
         let mut guard = guard();
         assert_eq!(guard.window_update(IDLE), None);
         let sack = vec![chunk::SACK, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0];
-        guard.outbound(&packet(&[sack]));
+        guard.outbound(packet(&[sack]));
         let update = guard.window_update(IDLE).unwrap();
         let chunk = Chunks::of(&update).next().unwrap().unwrap();
         assert_eq!((chunk.kind, chunk.flags & 8), (chunk::DATA, 8));
@@ -701,7 +898,7 @@ mod tests {
             guard.inbound(packet(&[data(10 + n, &[7; 1000])]), true, IDLE).unwrap();
         }
         let sack = vec![chunk::SACK, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0];
-        guard.outbound(&packet(&[sack]));
+        guard.outbound(packet(&[sack]));
         assert_eq!(guard.window_update(IDLE), None);
         guard.read(1, full as usize, full as usize * 1000);
         let update = guard.window_update(IDLE).unwrap();
@@ -715,7 +912,7 @@ mod tests {
         fn nothing_a_remote_sends_panics(chunks in proptest::collection::vec(any::<u8>(), 0..300), established: bool) {
             let mut guard = guard();
             if let Ok(Inbound { packet: Some(packet), .. }) = guard.inbound(HEADER.packet(&chunks), established, IDLE) {
-                guard.outbound(&packet);
+                guard.outbound(packet);
             }
             guard.window_update(IDLE);
         }

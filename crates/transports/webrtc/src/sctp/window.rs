@@ -67,6 +67,12 @@ impl ReceiveWindow {
         self.cumulative
     }
 
+    /// Whether everything up to this TSN has arrived.
+    pub(super) fn has(&self, tsn: u32) -> bool {
+        let distance = tsn.wrapping_sub(self.cumulative);
+        distance == 0 || distance > u32::MAX / 2
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
@@ -79,11 +85,11 @@ impl ReceiveWindow {
         if length == 0 {
             return Err(Violation("DATA chunk without data"));
         }
-        // RFC 9260 section 1.5: serial number arithmetic.
-        let distance = tsn.wrapping_sub(self.cumulative);
-        if distance == 0 || distance > u32::MAX / 2 {
+        if self.has(tsn) {
             return Ok(Verdict::Duplicate);
         }
+        // RFC 9260 section 1.5: serial number arithmetic.
+        let distance = tsn.wrapping_sub(self.cumulative);
         let slot = usize::try_from(distance).unwrap_or(usize::MAX).saturating_sub(1);
         if self.ahead.get(slot).is_some_and(Option::is_some) {
             return Ok(Verdict::Duplicate);
