@@ -18,7 +18,18 @@ mod tls;
 mod transport;
 mod unidirectional;
 
+use std::{io, net::SocketAddr, sync::Arc};
+
+use peerloom_socket::udp::UdpSocket;
+
 pub use transport::{WebTransportConfig, WebTransportTransport};
 
 /// This transport's name in errors.
 const STEP: &str = "webtransport";
+
+/// A quinn endpoint on a socket of ours. Without a `config` it only dials.
+fn endpoint(bind: SocketAddr, config: Option<quinn::ServerConfig>) -> io::Result<quinn::Endpoint> {
+    let socket = Arc::new(UdpSocket::bind(bind)?);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new_with_abstract_socket(limits::endpoint_config(), config, socket, runtime)
+}

@@ -1,6 +1,7 @@
 //! [`WebTransportListener`]: accepts sessions on one UDP port.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use peerloom_socket::address::reachable;
 use tokio::sync::watch;
 
 use super::{
-    STEP, address, handshake,
+    STEP, address, endpoint, handshake,
     limits::{HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, RETRY_FROM},
     receive_window::{ReceiveBudget, ReceiveWindow},
     tls::ServedCertificates,
@@ -37,17 +38,19 @@ pub(super) struct WebTransportListener {
 }
 
 impl WebTransportListener {
-    pub(super) fn new(
-        endpoint: quinn::Endpoint,
-        bound: SocketAddr,
+    /// Listens on `bind`.
+    pub(super) fn bind(
+        bind: SocketAddr,
         address: Multiaddr,
+        config: quinn::ServerConfig,
         identity: Keypair,
         certificates: Arc<ServedCertificates>,
         budget: Arc<ReceiveBudget>,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let endpoint = endpoint(bind, Some(config))?;
+        Ok(Self {
+            bound: endpoint.local_addr()?,
             endpoint,
-            bound,
             address,
             identity,
             rotations: certificates.rotations(),
@@ -55,7 +58,7 @@ impl WebTransportListener {
             budget,
             handshakes: Arc::default(),
             alive: watch::Sender::new(()),
-        }
+        })
     }
 
     /// What to do about somebody who dials; `None` if that is done.
@@ -92,10 +95,11 @@ impl WebTransportListener {
                 handshake::accept(quic, &identity, &certificates, window, remote_address).await
             };
             tokio::select! {
+                biased;
+                _ = alive.changed() => Err(lost("the listener was closed".to_owned())),
                 done = timeout(HANDSHAKE_TIMEOUT, session) => {
                     done.unwrap_or(Err(HandshakeError::TimedOut { step: STEP }))
                 }
-                _ = alive.changed() => Err(lost("the listener was closed".to_owned())),
             }
         })
     }

@@ -11,13 +11,13 @@ use peerloom_core::{
     Connection, DialError, HandshakeError, Keypair, ListenError, Listener, Multiaddr, Transport,
     runtime::BoxFuture,
 };
-use peerloom_socket::udp::UdpSocket;
 
 use super::{
     STEP,
     address::WebTransportAddress,
+    endpoint,
     handshake::{self, Expected},
-    limits::{self, endpoint_config, transport_config},
+    limits::{self, transport_config},
     listener::WebTransportListener,
     receive_window::{ReceiveBudget, ReceiveWindow},
     tls::{self, HashVerifier, ServedCertificates},
@@ -127,10 +127,16 @@ impl Shared {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(self.transport.clone());
         limits::limit_incoming(&mut config);
-        let endpoint = endpoint(socket, Some(config)).map_err(|error| failed(error.to_string()))?;
-        let bound = endpoint.local_addr().map_err(|error| failed(error.to_string()))?;
         let identity = self.identity.clone();
-        Ok(WebTransportListener::new(endpoint, bound, address, identity, certificates, self.budget.clone()))
+        WebTransportListener::bind(
+            socket,
+            address.clone(),
+            config,
+            identity,
+            certificates,
+            self.budget.clone(),
+        )
+        .map_err(|error| failed(error.to_string()))
     }
 
     fn certificates(&self) -> Result<Arc<ServedCertificates>, String> {
@@ -213,14 +219,4 @@ impl Shared {
         }
         Ok(dialer.insert(endpoint(unspecified, None)?).clone())
     }
-}
-
-fn endpoint(bind: SocketAddr, config: Option<quinn::ServerConfig>) -> std::io::Result<quinn::Endpoint> {
-    let socket = Arc::new(UdpSocket::bind(bind)?);
-    quinn::Endpoint::new_with_abstract_socket(
-        endpoint_config(),
-        config,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
 }

@@ -1,0 +1,24 @@
+//! The suite of all transports, on WebTransport.
+
+use peerloom_core::{Multiaddr, Protocol};
+use peerloom_quic::{WebTransportConfig, WebTransportTransport};
+use peerloom_transport_suite::Subject;
+use tokio::net::UdpSocket;
+
+peerloom_transport_suite::suite!(subject);
+
+async fn subject() -> Subject {
+    let transport = |keypair| WebTransportTransport::new(keypair, WebTransportConfig::default());
+    Subject::new(transport, "/ip4/127.0.0.1/udp/0/quic-v1/webtransport").with_garbage(send)
+}
+
+async fn send(address: Multiaddr, bytes: Vec<u8>) {
+    let port = address.protocols().find_map(|protocol| match protocol {
+        Protocol::Udp(port) => Some(port),
+        _ => None,
+    });
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for datagram in bytes.chunks(1200) {
+        let _ = socket.send_to(datagram, ("127.0.0.1", port.unwrap_or_default())).await;
+    }
+}
