@@ -311,6 +311,32 @@ mod streams {
         assert!(matches!(late, Poll::Ready(Err(StreamError::WriteClosed))));
     }
 
+    /// js-libp2p 3 and go-yamux look at the flag first and then take the data for something that follows the end.
+    #[test]
+    fn end_is_never_in_a_frame_with_data() {
+        let mut a = session(Role::Initiator);
+        let stream = a.open().unwrap();
+        write(&mut a, stream, b"question");
+        finish(&mut a, stream);
+        let data = Header::Data { id: id(1), flags: SYN, length: 8 };
+        assert_eq!(sent(&mut a), [data, Header::Data { id: id(1), flags: FIN, length: 0 }]);
+    }
+
+    /// But others may send it so.
+    #[test]
+    fn end_in_a_frame_with_data_comes_after_the_data() {
+        let mut session = session(Role::Responder);
+        let frame = data(1, Flags { finish: true, ..SYN }, b"all of it");
+        let (first, second) = frame.split_at(15);
+        give(&mut session, first.to_vec()).unwrap();
+        let stream = accept(&mut session).unwrap();
+        assert!(matches!(read(&mut session, stream), Poll::Ready(Ok(Some(chunk))) if chunk == "all"));
+        assert!(read(&mut session, stream).is_pending());
+        give(&mut session, second.to_vec()).unwrap();
+        assert!(matches!(read(&mut session, stream), Poll::Ready(Ok(Some(chunk))) if chunk == " of it"));
+        assert!(matches!(read(&mut session, stream), Poll::Ready(Ok(None))));
+    }
+
     #[test]
     fn reset_carries_its_code_and_takes_unread_bytes_along() {
         let (mut a, mut b) = (session(Role::Initiator), session(Role::Responder));

@@ -85,6 +85,23 @@ impl StreamState {
         self.queued.min(self.send_window.available())
     }
 
+    /// Moves the first `length` queued bytes to `output`.
+    pub(super) fn take_queued(&mut self, length: usize, output: &mut Vec<u8>) {
+        let mut missing = length;
+        while missing > 0
+            && let Some(chunk) = self.queue.front_mut()
+        {
+            let part = chunk.split_to(chunk.len().min(missing));
+            output.extend_from_slice(&part);
+            missing = missing.saturating_sub(part.len());
+            if chunk.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+        self.queued = self.queued.saturating_sub(length);
+        self.send_window.take(length);
+    }
+
     /// Whether a FIN is all that is left to send.
     pub(super) fn finish_due(&self) -> bool {
         self.write_half == WriteHalf::Finishing && self.queued == 0

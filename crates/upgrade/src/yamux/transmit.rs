@@ -2,7 +2,6 @@
 
 #![warn(clippy::arithmetic_side_effects)]
 
-use bytes::Buf as _;
 use peerloom_core::runtime::Instant;
 
 use super::{
@@ -116,39 +115,32 @@ impl Session {
 
         let quantum = if self.ready.is_empty() { usize::MAX } else { QUANTUM };
         let sendable = stream.sendable().min(quantum);
-        let finish_only = stream.finish_due();
-        if sendable > 0 || finish_only {
-            complete = complete && has_room(output, limit, sendable.min(SMALLEST_PIECE));
+        if complete && sendable > 0 {
+            complete = has_room(output, limit, sendable.min(SMALLEST_PIECE));
             if complete {
                 let room = limit.saturating_sub(output.len()).saturating_sub(HEADER_LENGTH);
                 let length = sendable.min(room);
-                flags.finish = stream.write_half == WriteHalf::Finishing && length == stream.queued;
-                let length_field = u32::try_from(length).unwrap_or(u32::MAX);
-                output.extend_from_slice(&Header::Data { id, flags, length: length_field }.encode());
-                let mut missing = length;
-                while missing > 0
-                    && let Some(chunk) = stream.queue.front_mut()
-                {
-                    let part = chunk.get(..missing).unwrap_or(chunk);
-                    let taken = part.len();
-                    output.extend_from_slice(part);
-                    chunk.advance(taken);
-                    missing = missing.saturating_sub(taken);
-                    if chunk.is_empty() {
-                        stream.queue.pop_front();
-                    }
-                }
-                stream.queued = stream.queued.saturating_sub(length);
-                self.queued = self.queued.saturating_sub(length);
-                stream.send_window.take(length);
-                stream.sent_in = batch;
-                if flags.finish {
-                    stream.write_half = WriteHalf::Finished;
-                }
+                let header = Header::Data { id, flags, length: u32::try_from(length).unwrap_or(u32::MAX) };
+                output.extend_from_slice(&header.encode());
                 flags = Flags::default();
+                stream.take_queued(length, output);
+                self.queued = self.queued.saturating_sub(length);
+                stream.sent_in = batch;
                 if stream.queued <= SEND_BUFFER / 2 {
                     waker = stream.write_waker.take();
                 }
+            }
+        }
+        // In a frame of its own: js-libp2p and go-libp2p look at the flag before the frame's data, and may lose that.
+        if complete && stream.finish_due() {
+            complete = has_room(output, limit, 0);
+            if complete {
+                flags.finish = true;
+                output.extend_from_slice(&Header::Data { id, flags, length: 0 }.encode());
+                flags = Flags::default();
+                stream.write_half = WriteHalf::Finished;
+                stream.sent_in = batch;
+                waker = waker.or_else(|| stream.write_waker.take());
             }
         }
         if flags != Flags::default() {
