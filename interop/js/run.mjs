@@ -93,14 +93,22 @@ function endsOfReset(receiver, transport) {
 const rows = rowsOf(allPeers(options.programs))
 if (rows.length === 0) throw new Error(`no row contains ${JSON.stringify(options.filter)}`)
 
+/** Why a peer cannot take part: one that is not to be had is skipped, one that is broken fails. */
 const unavailable = new Map()
+const broken = new Map()
 for (const peer of new Set(rows.flatMap(({ dialer, listener }) => [dialer, listener]))) {
-  unavailable.set(peer, peer.prepare())
+  try {
+    const reason = await peer.prepare()
+    if (reason !== undefined) unavailable.set(peer, reason)
+  } catch (error) {
+    broken.set(peer, error)
+  }
 }
 
 let browser
 before(async () => {
-  if (rows.some(({ dialer }) => dialer.page && !unavailable.get(dialer))) browser = await Browser.start()
+  const takesPart = (peer) => !unavailable.has(peer) && !broken.has(peer)
+  if (rows.some(({ dialer }) => dialer.page && takesPart(dialer))) browser = await Browser.start()
 })
 after(async () => {
   await browser?.stop()
@@ -108,12 +116,19 @@ after(async () => {
 })
 
 for (const row of rows) {
-  const missing = [row.dialer, row.listener].find((peer) => unavailable.get(peer) !== undefined)
-  if (missing === undefined) {
-    describe(row.name, () => runRow(row))
-  } else {
+  const peers = [row.dialer, row.listener]
+  const failed = peers.find((peer) => broken.has(peer))
+  const missing = peers.find((peer) => unavailable.has(peer))
+  if (failed !== undefined) {
+    row.results.connect = 'FAIL'
+    test(row.name, () => {
+      throw broken.get(failed)
+    })
+  } else if (missing !== undefined) {
     row.skipped = `${missing.name}: ${unavailable.get(missing)}`
     test(row.name, { skip: row.skipped })
+  } else {
+    describe(row.name, () => runRow(row))
   }
 }
 

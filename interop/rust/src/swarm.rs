@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use libp2p::core::{Transport as _, upgrade::Version};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Swarm, SwarmBuilder, identify, noise, ping, tcp, websocket, yamux};
+use libp2p::{Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
 use libp2p_webrtc::tokio::{Certificate, Transport as WebRtc};
 
 /// Longer than any row takes: nothing is closed while a check is thinking.
@@ -25,7 +25,7 @@ pub(crate) fn new() -> Result<Swarm<Behaviour>> {
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
         .with_other_transport(|keypair| {
             let secure = noise::Config::new(keypair)?;
-            let plain = websocket::Config::new(tcp::tokio::Transport::default());
+            let plain = libp2p_websocket::Config::new(tcp::tokio::Transport::default());
             Ok(plain.upgrade(Version::V1Lazy).authenticate(secure).multiplex(yamux::Config::default()))
         })?
         .with_other_transport(|keypair| {
