@@ -11,7 +11,7 @@ use xshell::{Cmd, Shell, cmd};
 use crate::check::PAGE_ONLY;
 use crate::test::tally::Tally;
 use crate::tools::{announce, cargo, debian, node, wasm_target};
-use crate::{background, npm};
+use crate::{background, demo, npm};
 
 mod servers;
 mod tally;
@@ -19,10 +19,11 @@ mod tally;
 type Suite = fn(&Shell) -> Result<Tally>;
 
 /// In the order of running: what fails soonest and explains most comes first.
-const SUITES: [(&str, Suite); 4] = [
+const SUITES: [(&str, Suite); 5] = [
     ("native", native),
     ("wasm in Chromium", wasm_in_chromium),
     ("wasm in Firefox", wasm_in_firefox),
+    ("demo page", demo_page),
     ("foreign peers", foreign_peers),
 ];
 
@@ -86,11 +87,25 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
     let wasm_pack = cargo::wasm_pack(shell)?;
     let _servers = servers::start(shell)?;
     counted(
-        cmd!(
-            shell,
-            "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked"
-        )
-        .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
+        cmd!(shell, "{wasm_pack} test --headless {browser...} --mode no-install wasm-tests --locked")
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "300"),
+    )
+}
+
+/// The demo as its user meets it, in both browsers.
+fn demo_page(shell: &Shell) -> Result<Tally> {
+    let chromium = debian::chromium(shell)?;
+    let firefox = debian::firefox(shell)?;
+    let geckodriver = cargo::geckodriver(shell)?;
+    demo::build_page(shell)?;
+    let server = programs(shell)?.join("peerloom");
+    let node = node::node(shell)?;
+    counted(
+        cmd!(shell, "{node} examples/web/tests/run.mjs")
+            .env("PEERLOOM_BIN", server)
+            .env("CHROMIUM", chromium)
+            .env("FIREFOX", firefox)
+            .env("GECKODRIVER", geckodriver),
     )
 }
 
