@@ -14,6 +14,7 @@ use crate::bench::row::Row;
 use crate::tools::announce;
 
 mod browser;
+mod raw_websocket;
 mod row;
 mod statistics;
 

@@ -17,6 +17,7 @@ mod demo;
 mod npm;
 mod peerloom_server;
 mod setup;
+mod soak;
 mod static_server;
 mod test;
 mod tools;
@@ -54,6 +55,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Connect and leave again and again from a browser; everything must return to where it began
+    Soak {
+        /// How long; fractions are fine
+        #[arg(long, value_name = "N", default_value_t = 10.0)]
+        minutes: f64,
+    },
     /// Build the npm package into npm/dist and print its sizes
     Npm,
 }
@@ -79,6 +86,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { filter } => test::run(&shell, filter.as_deref().unwrap_or_default()),
         Command::Check => check::run(&shell),
         Command::Bench { name, json } => bench::run(&shell, &name, json.as_deref()),
+        Command::Soak { minutes } => soak::run(&shell, minutes),
         Command::Npm => npm::run(&shell),
     }
 }

@@ -125,7 +125,7 @@ fn print_size_row(name: &str, [raw, gzip, brotli]: [u64; 3]) {
 }
 
 /// The size of `file` as it is, and as a web server sends it: gzip at level 9, brotli at 11. Node has both built in.
-fn compressed_sizes(shell: &Shell, file: &Path) -> Result<[u64; 3]> {
+pub(crate) fn compressed_sizes(shell: &Shell, file: &Path) -> Result<[u64; 3]> {
     let script = "const zlib = require('zlib'); const data = require('fs').readFileSync(process.argv[1]); \
                   console.log(data.length, zlib.gzipSync(data, { level: 9 }).length, zlib.brotliCompressSync(data).length)";
     let node = node::node(shell)?;
