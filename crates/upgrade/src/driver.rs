@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use crate::{
     connection::Shared,
     noise::{CipherState, MAX_PLAINTEXT, NoiseError, frame_length, seal_frame},
-    upgrade::Pipe,
+    upgrade::{Muxer, Pipe},
     yamux::{GoAwayCode, Header, Session, Violation, limits::CLOSE_TIMEOUT},
 };
 
@@ -45,8 +45,8 @@ pub(crate) struct Driver {
     /// Read but not opened.
     input: BytesMut,
     read_size: usize,
-    /// Opened before the driver started.
-    unread: Bytes,
+    /// Until the muxer is agreed on, and what has come after that has been delivered.
+    muxer: Option<Muxer>,
     /// Sealed; the first `written` bytes are written.
     output: Vec<u8>,
     written: usize,
@@ -83,14 +83,14 @@ impl From<NoiseError> for End {
 }
 
 impl Driver {
-    /// `sealed` was read beyond the handshake, `unread` beyond the negotiation of the muxer.
+    /// `sealed` was read beyond the handshake.
     pub(crate) fn new(
         io: Box<dyn Pipe>,
         sealing: CipherState,
         opening: CipherState,
         shared: Arc<Shared>,
         sealed: &[u8],
-        unread: Bytes,
+        muxer: Muxer,
     ) -> Self {
         Self {
             io,
@@ -99,7 +99,7 @@ impl Driver {
             opening,
             input: BytesMut::from(sealed),
             read_size: SMALLEST_READ,
-            unread,
+            muxer: Some(muxer),
             output: Vec::new(),
             written: 0,
             needs_flush: false,
@@ -142,10 +142,19 @@ impl Driver {
         self.shared.publish(reason);
     }
 
-    /// What came with the handshake.
+    /// What came with the handshake, and what is still to be sent of it.
     fn start(&mut self) -> Result<(), End> {
-        let unread = std::mem::take(&mut self.unread);
-        self.deliver(unread)?;
+        match self.muxer.take() {
+            Some(Muxer::Proposed(mut dialer)) => {
+                let proposal = dialer.take_outgoing();
+                seal_frame(&mut self.sealing, &mut self.output, |output| {
+                    output.extend_from_slice(&proposal)
+                })?;
+                self.muxer = Some(Muxer::Proposed(dialer));
+            }
+            Some(Muxer::Agreed(unread)) => self.deliver(unread)?,
+            None => {}
+        }
         self.open_input()
     }
 
@@ -259,7 +268,14 @@ impl Driver {
         Ok(())
     }
 
-    fn deliver(&mut self, plaintext: Bytes) -> Result<(), End> {
+    fn deliver(&mut self, mut plaintext: Bytes) -> Result<(), End> {
+        if let Some(Muxer::Proposed(dialer)) = &mut self.muxer {
+            match dialer.receive(&mut plaintext) {
+                Ok(Some(_)) => self.muxer = None,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(End::Lost(ConnectionError::Protocol(format!("no muxer: {error}")))),
+            }
+        }
         let now = self.used_at;
         self.shared.drive(&mut self.wakers, |session| {
             session.receive(plaintext, now).map_err(End::Violation)?;

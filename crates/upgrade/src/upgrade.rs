@@ -40,8 +40,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + MaybeSend> Pipe for IO {}
 /// Makes a connection of a pipe that we opened. If `remote_address` ends in `/p2p/<peer id>`, the remote must prove to be
 /// that peer, and otherwise does not learn who we are.
 ///
-/// Takes one round trip until streams can be opened where the remote negotiates its muxer early, two otherwise. The caller
-/// sets the deadline; dropping the future drops the pipe.
+/// Takes one round trip. A remote that turns out not to have Yamux is an error of the connection. The caller sets the
+/// deadline; dropping the future drops the pipe.
 pub async fn upgrade_outbound<IO>(
     io: IO,
     identity: &Keypair,
@@ -88,52 +88,50 @@ async fn upgrade(
     };
     let (remote, (sealing, opening)) = noise::run(&mut io, handshake, negotiation, expected).await?;
     let mut secured = Secured { io, sealing, opening };
-    let unread = negotiate_muxer(&mut secured, role, &remote).await?;
+    let muxer = match negotiate_early(&remote)? {
+        Some(muxer) => muxer,
+        None if role == Role::Initiator => Muxer::Proposed(Dialer::new(&[YAMUX])),
+        None => accept_muxer(&mut secured).await?,
+    };
 
     let Secured { io, sealing, opening } = secured;
     let session = Session::new(role, Instant::now());
     let (connection, shared) = MuxedConnection::new(session, remote, remote_address.without_peer_id());
     let sealed = io.buffer().to_vec();
-    let driver = Driver::new(io.into_inner(), sealing, opening, shared, &sealed, unread);
+    let driver = Driver::new(io.into_inner(), sealing, opening, shared, &sealed, muxer);
     Ok(Box::new(connection.driven_by(driver.run())))
 }
 
+/// How far Yamux was negotiated before the driver starts.
+pub(crate) enum Muxer {
+    /// Agreed on. This plaintext has come after that.
+    Agreed(Bytes),
+    /// The proposal is to be sent; with nothing else to propose, streams need not wait for the answer.
+    Proposed(Dialer),
+}
+
 /// connections/inlined-muxer-negotiation.md, "Multiplexer Negotiation over Noise". We have one muxer, so it is that one or
-/// none. Returns what has come after the negotiation.
-async fn negotiate_muxer(
-    io: &mut Secured,
-    role: Role,
-    remote: &RemoteIdentity,
-) -> Result<Bytes, HandshakeError> {
+/// none; unless the remote does not negotiate early.
+fn negotiate_early(remote: &RemoteIdentity) -> Result<Option<Muxer>, HandshakeError> {
     let theirs = &remote.extensions.stream_muxers;
     if theirs.contains(&YAMUX) {
-        return Ok(Bytes::new());
+        Ok(Some(Muxer::Agreed(Bytes::new())))
+    } else if theirs.is_empty() {
+        Ok(None)
+    } else {
+        Err(HandshakeError::NoCommonProtocol { step: MUXER_STEP })
     }
-    if !theirs.is_empty() {
-        return Err(HandshakeError::NoCommonProtocol { step: MUXER_STEP });
-    }
-    match role {
-        Role::Initiator => {
-            let mut dialer = Dialer::new(&[YAMUX]);
-            io.write(&dialer.take_outgoing()).await?;
-            loop {
-                let mut input = io.read().await?;
-                if dialer.receive(&mut input).map_err(muxer_negotiation_failed)?.is_some() {
-                    return Ok(input);
-                }
-            }
-        }
-        Role::Responder => {
-            let mut listener = Listener::new();
-            let supports = |name: &str| (name == YAMUX.as_str()).then_some(YAMUX);
-            loop {
-                let mut input = io.read().await?;
-                let accepted = listener.receive(&mut input, supports).map_err(muxer_negotiation_failed)?;
-                io.write(&listener.take_outgoing()).await?;
-                if accepted.is_some() {
-                    return Ok(input);
-                }
-            }
+}
+
+async fn accept_muxer(io: &mut Secured) -> Result<Muxer, HandshakeError> {
+    let mut listener = Listener::new();
+    let supports = |name: &str| (name == YAMUX.as_str()).then_some(YAMUX);
+    loop {
+        let mut input = io.read().await?;
+        let accepted = listener.receive(&mut input, supports).map_err(|error| describe(MUXER_STEP, error))?;
+        io.write(&listener.take_outgoing()).await?;
+        if accepted.is_some() {
+            return Ok(Muxer::Agreed(input));
         }
     }
 }
@@ -166,10 +164,6 @@ impl Secured {
 
 pub(crate) fn negotiation_failed(error: NegotiationError) -> HandshakeError {
     describe(SECURITY_STEP, error)
-}
-
-fn muxer_negotiation_failed(error: NegotiationError) -> HandshakeError {
-    describe(MUXER_STEP, error)
 }
 
 fn describe(step: &'static str, error: NegotiationError) -> HandshakeError {

@@ -221,19 +221,35 @@ mod handmade {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn listener_without_early_negotiation_is_asked_for_yamux() {
+    async fn listener_without_early_negotiation_is_not_waited_for() {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let identity = Keypair::generate();
-        let remote = async {
-            let mut remote = Remote::new(theirs, Role::Responder, NoiseExtensions::default()).await;
-            assert_eq!(remote.receive(HEADER.len() + YAMUX.len()).await, [HEADER, YAMUX].concat());
-            remote.send(&[HEADER, YAMUX, &data(2, SYN, b"early")].concat()).await;
-            remote
-        };
-        let (connection, _remote) = tokio::join!(upgrade_outbound(ours, &identity, address()), remote);
+        let remote = Remote::new(theirs, Role::Responder, NoiseExtensions::default());
+        let (connection, mut remote) = tokio::join!(upgrade_outbound(ours, &identity, address()), remote);
         let connection = connection.unwrap();
+        let mut stream = connection.open_stream().await.unwrap();
+        stream.write_all(Bytes::from_static(b"eager")).await.unwrap();
+        let frame = data(1, SYN, b"eager");
+        let expected = [HEADER, YAMUX, &frame].concat();
+        assert_eq!(remote.receive(expected.len()).await, expected);
+        remote.send(HEADER).await;
+        remote.send(&[YAMUX, &data(2, SYN, b"early")].concat()).await;
         let mut stream = connection.accept_stream().await.unwrap();
         assert_eq!(stream.read_chunk().await.unwrap().unwrap(), "early");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listener_without_yamux_ends_the_connection() {
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let identity = Keypair::generate();
+        let remote = Remote::new(theirs, Role::Responder, NoiseExtensions::default());
+        let (connection, mut remote) = tokio::join!(upgrade_outbound(ours, &identity, address()), remote);
+        remote.send(&[HEADER, b"\x03na\n"].concat()).await;
+        let reason = connection.unwrap().closed().await;
+        assert!(
+            matches!(&*reason, ConnectionError::Protocol(reason) if reason.starts_with("no muxer")),
+            "{reason}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
