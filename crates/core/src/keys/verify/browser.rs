@@ -3,11 +3,7 @@ use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
-use super::secp256k1;
-use crate::{
-    keys::{InvalidSignature, der, public_key::Kind},
-    multihash,
-};
+use crate::keys::{InvalidSignature, der, public_key::Kind};
 
 pub(in crate::keys) async fn verify(
     key: &Kind,
@@ -20,14 +16,7 @@ pub(in crate::keys) async fn verify(
             let signature = Signature::from_slice(signature).map_err(|_| InvalidSignature)?;
             key.verify_strict(message, &signature).map_err(|_| InvalidSignature)
         }
-        // Browsers do not have this one.
-        Kind::Secp256k1(point) => {
-            let raw = der::ecdsa_signature(signature).ok_or(InvalidSignature)?;
-            match secp256k1::is_valid(point, &multihash::sha2_256(message), &raw) {
-                true => Ok(()),
-                false => Err(InvalidSignature),
-            }
-        }
+        Kind::Secp256k1(point) => secp256k1(point, message, signature),
         Kind::EcdsaP256(point) => {
             let raw = der::ecdsa_signature(signature).ok_or(InvalidSignature)?;
             subtle_verify(
@@ -43,6 +32,16 @@ pub(in crate::keys) async fn verify(
                 .await
         }
     }
+}
+
+/// Browsers have no secp256k1.
+fn secp256k1(point: &[u8; 33], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+    use k256::ecdsa::{Signature, VerifyingKey, signature::Verifier};
+    let raw = der::ecdsa_signature(signature).ok_or(InvalidSignature)?;
+    let key = VerifyingKey::from_sec1_bytes(point).map_err(|_| InvalidSignature)?;
+    // k256 takes only the lower of the two values that `s` may have; other libraries take both, and so do we natively.
+    let signature = Signature::from_slice(&raw).map_err(|_| InvalidSignature)?.normalize_s();
+    key.verify(message, &signature).map_err(|_| InvalidSignature)
 }
 
 /// `crypto.subtle` by name, because it is there in windows and in workers alike but only in secure contexts.
