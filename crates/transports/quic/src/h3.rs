@@ -34,7 +34,7 @@ pub(crate) mod error_code {
 
     /// The application's error code, 0 if `code` is HTTP/3's own.
     pub(crate) fn to_application(code: u64) -> u32 {
-        if !(FIRST..=LAST).contains(&code) || (code - 0x21) % 0x1f == 0 {
+        if !(FIRST..=LAST).contains(&code) || (code - 0x21).is_multiple_of(0x1f) {
             return 0;
         }
         let shifted = code - FIRST;

@@ -14,6 +14,8 @@ mod listener;
 mod receive_window;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transport;
 mod unidirectional;

@@ -17,8 +17,9 @@ async fn send(address: Multiaddr, bytes: Vec<u8>) {
         Protocol::Udp(port) => Some(port),
         _ => None,
     });
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    for datagram in bytes.chunks(1200) {
-        let _ = socket.send_to(datagram, ("127.0.0.1", port.unwrap_or_default())).await;
+    if let Ok(socket) = UdpSocket::bind("127.0.0.1:0").await {
+        for datagram in bytes.chunks(1200) {
+            let _ = socket.send_to(datagram, ("127.0.0.1", port.unwrap_or_default())).await;
+        }
     }
 }

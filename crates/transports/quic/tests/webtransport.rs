@@ -1,4 +1,7 @@
-//! WebTransport, native against native.
+//! WebTransport, native against native: what the suite of all transports does not ask.
+
+// The whole file is tests; clippy takes only the functions marked as such for those.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::time::Duration;
 
@@ -88,18 +91,6 @@ async fn both_sides_know_each_other_and_exchange_streams() {
         theirs.write_all(Bytes::from_static(b"answer")).await.unwrap();
         theirs.close_write().await.unwrap();
         assert_eq!(read_to_end(&mut ours).await.unwrap(), b"answer");
-    }
-}
-
-#[tokio::test]
-async fn another_peer_than_the_one_dialed_is_refused() {
-    let server = serve(&Keypair::generate()).await;
-    let expected = Keypair::generate().peer_id();
-    match dialer().dial(server.address.with_peer_id(expected)).await.map(|_| ()) {
-        Err(DialError::Handshake { source: HandshakeError::WrongPeer { expected: named, .. }, .. }) => {
-            assert_eq!(named, expected);
-        }
-        other => panic!("{other:?}"),
     }
 }
 
@@ -298,38 +289,6 @@ async fn a_stream_that_nobody_reads_holds_up_its_writer_but_no_other_stream() {
     let (written, _) = timeout(Duration::from_secs(20), async { tokio::join!(filling, all) }).await.unwrap();
     // Our send window, what the remote lets one stream hold, and not much else.
     assert!(written < 16 * 1024 * 1024, "{written}");
-}
-
-#[tokio::test]
-async fn a_thousand_streams_at_once() {
-    let (client, server) = pair().await;
-    let echo = async {
-        let mut tasks = Vec::new();
-        for _ in 0..1000 {
-            let mut stream = server.accept_stream().await.unwrap();
-            tasks.push(spawn(async move {
-                let all = read_to_end(&mut stream).await.unwrap();
-                stream.write_all(all.into()).await.unwrap();
-                stream.close_write().await.unwrap();
-            }));
-        }
-        tasks
-    };
-    let asking = async {
-        let mut streams = Vec::new();
-        for i in 0..1000u32 {
-            let mut stream = client.open_stream().await.unwrap();
-            stream.write_all(Bytes::copy_from_slice(&i.to_be_bytes())).await.unwrap();
-            streams.push(stream);
-        }
-        for stream in &mut streams {
-            stream.close_write().await.unwrap();
-        }
-        for (i, stream) in (0..1000u32).zip(&mut streams) {
-            assert_eq!(read_to_end(stream).await.unwrap(), i.to_be_bytes());
-        }
-    };
-    timeout(Duration::from_secs(30), async { tokio::join!(echo, asking) }).await.unwrap();
 }
 
 #[tokio::test]

@@ -121,14 +121,14 @@ fn damaged_stores_are_refused_with_their_place() {
     let whole = String::from_utf8(store.load().unwrap().unwrap()).unwrap();
     let sections: Vec<&str> = whole.split_inclusive("-----END PRIVATE KEY-----\n").collect();
     let split = |section: &str| {
-        let at = section.find("-----BEGIN PRIVATE KEY").unwrap();
-        (section[..at].to_owned(), section[at..].to_owned())
+        let (certificate, key) = section.split_at(section.find("-----BEGIN PRIVATE KEY").unwrap());
+        (certificate.to_owned(), key.to_owned())
     };
     let ((certificate_1, key_1), (certificate_2, key_2)) = (split(sections[0]), split(sections[1]));
     let damaged = [
         String::new(),
         "garbage".to_owned(),
-        whole[..whole.len() - 60].to_owned(),
+        whole.split_at(whole.len() - 60).0.to_owned(),
         whole.replacen("MII", "MIJ", 1),
         sections[0].to_owned(),
         format!("{key_1}{certificate_1}"),

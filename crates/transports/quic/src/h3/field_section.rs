@@ -150,7 +150,7 @@ fn static_entry(index: u64) -> Result<(&'static str, &'static str), FieldSection
         69 => (":status", "421"),
         70 => (":status", "425"),
         71 => (":status", "500"),
-        0..=static_table::LAST => ("", ""),
+        index if index <= static_table::LAST => ("", ""),
         _ => return Err(FieldSectionError::StaticTable),
     })
 }

@@ -47,27 +47,27 @@ impl Splitter {
         splitter
     }
 
-    /// The next piece of `input`; `None` when all of it is used up. A value without bytes is one empty piece.
+    /// The next piece of `input`; `None` when all of it is used up. The first piece of a value comes as soon as its
+    /// length is known, without bytes if there are none yet.
     pub(crate) fn next(&mut self, input: &mut Bytes) -> Option<Piece> {
-        loop {
+        while input.has_remaining() {
             if let Some((kind, length)) = self.value.take() {
-                if input.is_empty() && length > 0 {
-                    self.value = Some((kind, length));
-                    return None;
-                }
-                let bytes = input.split_to(usize::try_from(length).unwrap_or(usize::MAX).min(input.len()));
-                let to_come = length.saturating_sub(bytes.len() as u64);
-                if to_come > 0 {
-                    self.value = Some((kind, to_come));
-                }
-                return Some(Piece { kind, bytes, to_come });
-            }
-            if !input.has_remaining() {
-                return None;
+                return Some(self.cut(kind, length, input));
             }
             self.header.put_u8(input.get_u8());
-            self.value = self.header.complete();
+            if let Some((kind, length)) = self.header.complete() {
+                return Some(self.cut(kind, length, input));
+            }
         }
+        None
+    }
+
+    fn cut(&mut self, kind: u64, length: u64, input: &mut Bytes) -> Piece {
+        let here = usize::try_from(length).unwrap_or(usize::MAX).min(input.len());
+        let bytes = input.split_to(here);
+        let to_come = length.saturating_sub(here as u64);
+        self.value = (to_come > 0).then_some((kind, to_come));
+        Piece { kind, bytes, to_come }
     }
 }
 

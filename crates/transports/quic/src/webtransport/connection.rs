@@ -13,13 +13,16 @@ use tokio::sync::Mutex;
 
 use super::{session::Session, stream::WebTransportStream};
 
+/// A stream that the remote opened, once its header is there; nothing if it is none of ours.
+type Admission = BoxFuture<'static, Option<(SendStream, RecvStream)>>;
+
 /// An authenticated session.
 pub(super) struct WebTransportConnection {
     session: Arc<Session>,
     remote: RemoteIdentity,
     remote_address: Multiaddr,
     /// Streams whose headers have not arrived. quinn bounds them.
-    admitting: Mutex<FuturesUnordered<BoxFuture<'static, Option<(SendStream, RecvStream)>>>>,
+    admitting: Mutex<FuturesUnordered<Admission>>,
     _watch: Task,
 }
 

@@ -2,7 +2,7 @@
 
 use peerloom_core::{
     Connection, HandshakeError, Keypair, Multiaddr, PeerId, StreamExt as _,
-    runtime::{sleep, spawn},
+    runtime::{sleep, spawn, timeout},
 };
 use peerloom_upgrade::{
     Role,
@@ -13,7 +13,7 @@ use quinn::SendStream;
 use super::{
     STEP,
     connection::WebTransportConnection,
-    limits::LINGER,
+    limits::{HANDSHAKE_TIMEOUT, LINGER},
     receive_window::ReceiveWindow,
     session::{RequestStream, Session, SessionError, read_varint},
     stream::WebTransportStream,
@@ -38,15 +38,21 @@ pub(super) async fn accept(
     // libp2p webtransport spec, "Security Handshake": the first stream that the client opens.
     let (send, recv) = quic.accept_bi().await.map_err(|error| fail(error.into()))?;
     let Some((send, recv)) = session.admit(send, recv).await else {
-        return Err(SessionError::violation(error_code::REQUEST_REJECTED, "one session per connection"))
-            .map_err(fail);
+        let reason = "one session per connection";
+        return Err(fail(SessionError::violation(error_code::REQUEST_REJECTED, reason)));
     };
     let stream = WebTransportStream::inbound(session.clone(), send, recv);
     let extensions =
         NoiseExtensions { webtransport_certhashes: certificates.confirmed(), stream_muxers: Vec::new() };
-    let remote = authenticate(stream, Role::Responder, identity, extensions).await?;
+    let (remote, mut stream) = authenticate(stream, Role::Responder, identity, extensions).await?;
 
-    let watch = spawn(session.clone().watch(request, UnidirectionalStreams::new(quic)));
+    // Until the client has ended this stream too: js-libp2p's dial fails if it is stopped before.
+    let end = async move {
+        let _ = timeout(HANDSHAKE_TIMEOUT, stream.read_chunk()).await;
+        drop(stream);
+    };
+    let watch = session.clone().watch(request, UnidirectionalStreams::new(quic));
+    let watch = spawn(async move { _ = tokio::join!(watch, end) });
     Ok(Box::new(WebTransportConnection::new(session, remote, remote_address, watch)))
 }
 
@@ -90,14 +96,14 @@ pub(super) async fn connect(
             Ok(Some(connect::OK)) => Ok(()),
             Ok(Some(status)) => Err(invalid(format!("the server answered with status {status}"))),
             Ok(None) | Err(_) => {
-                Err(SessionError::violation(error_code::MESSAGE_ERROR, "malformed response")).map_err(fail)
+                Err(fail(SessionError::violation(error_code::MESSAGE_ERROR, "malformed response")))
             }
         }
     };
     let secured = authenticate(stream, Role::Initiator, identity, NoiseExtensions::default());
     let broken = async { Err(fail(streams.run().await)) };
     let both = async { tokio::try_join!(response, secured) };
-    let ((), remote) = tokio::select! {
+    let ((), (remote, _)) = tokio::select! {
         done = both => done?,
         error = broken => error?,
     };
@@ -146,20 +152,20 @@ async fn accept_request(quic: &quinn::Connection) -> Result<(SendStream, Request
     Err(SessionError::violation(error_code::NO_ERROR, "not a request for a libp2p session"))
 }
 
-/// Runs Noise on the session's first stream, then ends that stream.
+/// Runs Noise on the session's first stream, then ends our half of that stream.
 async fn authenticate(
     stream: WebTransportStream,
     role: Role,
     identity: &Keypair,
     extensions: NoiseExtensions,
-) -> Result<RemoteIdentity, HandshakeError> {
+) -> Result<(RemoteIdentity, WebTransportStream), HandshakeError> {
     let mut io = stream.into_io();
     // "The prologue is empty": the certificate hashes bind the handshake to the connection.
     let remote = noise::authenticate(&mut io, role, identity, &[], extensions).await?;
     let (mut stream, _unread) = io.into_parts();
     // Its last message may be on its way, so it is ended and not reset.
     let _ = stream.close_write().await;
-    Ok(remote)
+    Ok((remote, stream))
 }
 
 fn invalid(reason: String) -> HandshakeError {
