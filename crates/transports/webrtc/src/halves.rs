@@ -23,6 +23,8 @@ pub(crate) struct Halves {
     /// Frames that go out before anything else.
     flags: VecDeque<Bytes>,
     fin_acks: u8,
+    /// We have told the remote that the stream is over before its time.
+    reset_by_us: bool,
 }
 
 /// The half that the remote writes.
@@ -175,6 +177,7 @@ impl Halves {
         self.stop(code);
         if matches!(self.write, Write::Open | Write::FinSent) {
             self.flags.push_back(encode_flag(Flag::Reset, Some(code)));
+            self.reset_by_us = true;
         }
         self.abandon(code);
     }
@@ -185,6 +188,7 @@ impl Halves {
         if self.write == Write::Open {
             self.write = Write::Reset(0);
             self.flags.push_back(encode_flag(Flag::Reset, Some(0)));
+            self.reset_by_us = true;
         }
         self.discard_unread();
     }
@@ -214,6 +218,11 @@ impl Halves {
     /// The next frame to send before anything else.
     pub(crate) fn pop_flag(&mut self) -> Option<Bytes> {
         self.flags.pop_front()
+    }
+
+    /// Whether the remote was told that the stream is over, and is to close the channel.
+    pub(crate) fn is_reset_by_us(&self) -> bool {
+        self.reset_by_us
     }
 
     /// Whether neither side has anything more to say, so that the channel can be closed.

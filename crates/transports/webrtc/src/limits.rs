@@ -35,7 +35,7 @@ pub const DATAGRAM_QUEUE: usize = 256;
 pub const MAX_INBOUND_STREAMS: usize = 1024;
 
 /// Streams opened by the remote that wait to be accepted. More are reset.
-pub const ACCEPT_BACKLOG: usize = 256;
+pub const ACCEPT_BACKLOG: usize = MAX_INBOUND_STREAMS;
 
 /// Channels of a connection in whatever state, beyond which the remote ignores our resets and loses the connection.
 pub const MAX_CHANNELS: usize = 2 * MAX_INBOUND_STREAMS + 512;
@@ -65,6 +65,10 @@ pub const SEND_TARGET: usize = 64 * 1024;
 
 /// How long a stream that is done waits for the remote's FIN_ACK before its channel is closed.
 pub const FIN_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a stream that we have reset waits for the remote to close its channel before we do. A browser may not yet have
+/// made the channel of which it hears that it is over, and then never closes it.
+pub const RESET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long [`Connection::close`](peerloom_core::Connection::close) waits for bytes in flight.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -26,6 +26,10 @@ pub(crate) type ChannelId = u16;
 /// The channel that both sides open without a word, for the Noise handshake.
 pub(crate) const HANDSHAKE_CHANNEL: ChannelId = 0;
 
+/// Channels that we open have lower numbers than this, whatever the remote allows: Firefox allows all of SCTP's and takes
+/// no notice of those from here on.
+const END_OF_CHANNELS: ChannelId = 2048;
+
 /// What a connection has to report.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -111,6 +115,8 @@ pub(crate) struct PeerConnection {
     /// Open channels that the remote has opened.
     inbound: usize,
     next_channel: ChannelId,
+    /// Channels that we open have lower numbers than this.
+    end_of_channels: ChannelId,
     transmits: VecDeque<(SocketAddr, Bytes)>,
     events: VecDeque<Event>,
 }
@@ -175,6 +181,7 @@ impl PeerConnection {
         Self {
             // RFC 8832 section 6: the DTLS client opens even channels, the server odd ones.
             next_channel: if matches!(role, Role::Listener) { 1 } else { 2 },
+            end_of_channels: END_OF_CHANNELS,
             role,
             ice,
             dtls: None,
@@ -520,7 +527,7 @@ impl PeerConnection {
 
     fn free_channel(&mut self) -> Option<ChannelId> {
         let sctp = self.sctp.as_mut()?;
-        let end = sctp.end_of_streams();
+        let end = sctp.end_of_streams().min(self.end_of_channels);
         let first = self.next_channel % 2;
         // Going round rather than back to the lowest: a number that was just given up may still be in use at the other
         // end, if a packet was lost.

@@ -1,7 +1,7 @@
 //! What the task and the streams of a connection share: the WebRTC connection, and a libp2p stream for each channel.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     task::{Poll, Waker},
     time::{Duration, Instant},
@@ -47,8 +47,8 @@ pub(crate) struct State {
     handshake: Option<StreamKey>,
     /// Writers that wait for room.
     blocked: Vec<StreamKey>,
-    /// Streams without a handle whose FIN was not acknowledged, oldest first.
-    lingering: VecDeque<(Instant, StreamKey)>,
+    /// Streams that wait for the remote to acknowledge a FIN or to close the channel, and until when.
+    lingering: BTreeSet<(Instant, StreamKey)>,
     unread: usize,
     send_target: usize,
     /// Since when the remote's window has been closed without anything being read.
@@ -69,6 +69,9 @@ struct Entry {
     writer: Option<Waker>,
     blocked: bool,
     has_handle: bool,
+    /// The remote closes the channel.
+    closing: bool,
+    lingers_until: Option<Instant>,
 }
 
 impl Shared {
@@ -81,7 +84,7 @@ impl Shared {
             to_accept: VecDeque::new(),
             handshake: None,
             blocked: Vec::new(),
-            lingering: VecDeque::new(),
+            lingering: BTreeSet::new(),
             unread: 0,
             send_target,
             stalled: None,
@@ -156,6 +159,7 @@ impl State {
                     if let Some(key) = self.by_channel.get(&channel).copied() {
                         if let Some(entry) = self.streams.get_mut(&key) {
                             entry.halves.channel_closing();
+                            entry.closing = true;
                         }
                         self.wake_writer(key);
                         self.settle(now, key);
@@ -174,9 +178,9 @@ impl State {
             self.connection.handle_timeout(now);
         }
         self.react(now);
-        while let Some((_, key)) = self.lingering.front().copied().filter(|(due, _)| *due <= now) {
-            self.lingering.pop_front();
-            self.close_channel(now, key);
+        while let Some(first) = self.lingering.first().copied().filter(|(due, _)| *due <= now) {
+            self.lingering.remove(&first);
+            self.close_channel(now, first.1);
         }
         self.reset_stalled(now);
         let flushed = self.connection.outstanding() == 0;
@@ -187,7 +191,7 @@ impl State {
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let stalled = self.stalled.and_then(|since| since.checked_add(limits::STALLED_STREAM_TIMEOUT));
-        let lingering = self.lingering.front().map(|(due, _)| *due);
+        let lingering = self.lingering.first().map(|(due, _)| *due);
         [self.connection.poll_timeout(), lingering, stalled, self.closing].into_iter().flatten().min()
     }
 
@@ -350,10 +354,7 @@ impl State {
             return;
         }
         self.settle(now, key);
-        let waits = self.streams.get(&key).is_some_and(|entry| !entry.halves.is_done());
-        if waits && let Some(due) = now.checked_add(limits::FIN_ACK_TIMEOUT) {
-            self.lingering.push_back((due, key));
-        }
+        self.linger(now, key, limits::FIN_ACK_TIMEOUT);
         self.pull(now, key);
     }
 
@@ -394,6 +395,8 @@ impl State {
             writer: None,
             blocked: false,
             has_handle,
+            closing: false,
+            lingers_until: None,
         };
         self.streams.insert(key, entry);
         self.by_channel.insert(channel, key);
@@ -452,14 +455,31 @@ impl State {
                 break;
             }
         }
-        if entry.halves.is_done() {
+        if !entry.halves.is_done() {
+            return;
+        }
+        if entry.halves.is_reset_by_us() && !entry.closing {
+            self.linger(now, key, limits::RESET_TIMEOUT);
+        } else {
             self.close_channel(now, key);
+        }
+    }
+
+    /// Gives the remote some time, unless it was given some already.
+    fn linger(&mut self, now: Instant, key: StreamKey, time: Duration) {
+        let Some(entry) = self.streams.get_mut(&key) else { return };
+        if entry.channel.is_some() && entry.lingers_until.is_none() {
+            entry.lingers_until = now.checked_add(time);
+            self.lingering.extend(entry.lingers_until.map(|due| (due, key)));
         }
     }
 
     fn close_channel(&mut self, now: Instant, key: StreamKey) {
         let Some(entry) = self.streams.get_mut(&key) else { return };
         let Some(channel) = entry.channel.take() else { return };
+        if let Some(due) = entry.lingers_until.take() {
+            self.lingering.remove(&(due, key));
+        }
         entry.halves.channel_closed();
         let has_handle = entry.has_handle;
         self.by_channel.remove(&channel);
@@ -476,6 +496,9 @@ impl State {
         let Some(key) = self.by_channel.remove(&channel) else { return };
         let Some(entry) = self.streams.get_mut(&key) else { return };
         entry.channel = None;
+        if let Some(due) = entry.lingers_until.take() {
+            self.lingering.remove(&(due, key));
+        }
         entry.halves.channel_closed();
         let kept = entry.has_handle || self.to_accept.contains(&key);
         self.wake_reader(key);

@@ -273,6 +273,7 @@ fn both_sides_closing_at_once_is_fine() {
 #[test]
 fn more_channels_than_the_limit_are_reset_and_the_rest_goes_on() {
     let mut network = Network::connected();
+    network.client.end_of_channels = ChannelId::MAX;
     let now = network.now;
     let channels: Vec<_> =
         (0..limits::MAX_INBOUND_STREAMS + 10).map(|_| network.client.open(now).unwrap()).collect();
@@ -293,6 +294,20 @@ fn listener_opens_odd_channels_and_dialer_even_ones() {
     let now = network.now;
     assert_eq!([network.client.open(now), network.client.open(now)], [Some(2), Some(4)]);
     assert_eq!([network.server.open(now), network.server.open(now)], [Some(1), Some(3)]);
+}
+
+#[test]
+fn channels_that_no_browser_would_take_are_not_opened() {
+    let mut network = Network::connected();
+    let now = network.now;
+    let opened: Vec<_> = std::iter::from_fn(|| network.server.open(now)).collect();
+    assert_eq!((opened.len(), opened.last()), (1024, Some(&2047)));
+    network.run(Duration::from_secs(10));
+    let now = network.now;
+    network.server.close_channel(now, opened[7]);
+    assert_eq!(network.server.open(now), None);
+    network.run(Duration::from_secs(3));
+    assert_eq!(network.server.open(network.now), Some(opened[7]));
 }
 
 #[test]
