@@ -43,8 +43,8 @@ export class Raw {
     const connection = await this.#ours.dial(transport, address)
     const close = () => connection.close()
     if (transport === 'webtransport') {
-      const dialed = await timeToSession(address)
       const session = this.#session
+      const dialed = await timeToSession(address)
       const openStream = async (protocol) =>
         named(protocol, webStream(await session.createBidirectionalStream()))
       return { dialed, openStream, close }
@@ -132,7 +132,8 @@ async function openChannel(peerConnection) {
     const { flag, payload } = unframed(new Uint8Array(data))
     if (payload.length > 0) inbox.put(payload)
     if (flag === 0) {
-      channel.send(FIN_ACK)
+      // The server may have closed it already, having our own FIN.
+      if (channel.readyState === 'open') channel.send(FIN_ACK)
       inbox.end()
     }
   }
