@@ -159,9 +159,9 @@ impl Connection for WebRtcConnection {
 
     fn accept_stream(&self) -> BoxFuture<'_, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
         Box::pin(async {
-            let accepted = self.shared.wait(|state| match state.error() {
-                Some(error) => Some(Err(error)),
-                None => state.accept().map(Ok),
+            let accepted = self.shared.wait(|state| match state.accept() {
+                Some(key) => Some(Ok(key)),
+                None => state.error().map(Err),
             });
             let key = accepted.await?;
             Ok(Box::new(WebRtcStream::new(self.shared.clone(), key)) as Box<dyn Stream>)

@@ -516,8 +516,9 @@ impl State {
         self.lingering.clear();
         self.blocked.clear();
         self.by_channel.clear();
-        self.to_accept.clear();
-        self.streams.retain(|_, entry| entry.has_handle);
+        // What has arrived can still be accepted and read.
+        let to_accept = &self.to_accept;
+        self.streams.retain(|key, entry| entry.has_handle || to_accept.contains(key));
         for entry in self.streams.values_mut() {
             entry.channel = None;
             self.wakers.extend(entry.reader.take());
