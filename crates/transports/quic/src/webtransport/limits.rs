@@ -4,8 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
-/// Bidirectional streams that a remote may have open, accepted here or not. At the limit it waits.
-const MAX_STREAMS: u32 = 1024;
+/// Streams that a remote may have open at first. That many also wait to be accepted at most. quinn keeps some 90 bytes
+/// for each that it allows, whether or not there is one.
+pub(super) const MIN_STREAMS: u32 = 64;
+
+/// Streams that a remote may have open when half of those it may were accepted, and so on. At the limit it waits.
+pub(super) const MAX_STREAMS: u32 = 1024;
 
 /// Unidirectional streams that a remote may have open. HTTP/3 wants three; libp2p uses none.
 const MAX_UNIDIRECTIONAL_STREAMS: u32 = 16;
@@ -64,7 +68,7 @@ pub(super) fn transport_config(idle_timeout: Duration) -> Arc<TransportConfig> {
     let window = |bytes: u64| VarInt::from_u64(bytes).unwrap_or(VarInt::MAX);
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+        .max_concurrent_bidi_streams(MIN_STREAMS.into())
         .max_concurrent_uni_streams(MAX_UNIDIRECTIONAL_STREAMS.into())
         .receive_window(window(MIN_RECEIVE_WINDOW))
         .stream_receive_window(window(STREAM_RECEIVE_WINDOW))

@@ -19,7 +19,7 @@ use quinn::{RecvStream, SendStream};
 
 use super::{
     STEP,
-    limits::{CLOSE_TIMEOUT, LINGER},
+    limits::{CLOSE_TIMEOUT, LINGER, MAX_STREAMS, MIN_STREAMS},
     receive_window::ReceiveWindow,
     unidirectional::UnidirectionalStreams,
 };
@@ -41,6 +41,7 @@ pub(super) struct Session {
     /// What each of our streams begins with.
     pub(super) header: Bytes,
     window: ReceiveWindow,
+    accepted: Mutex<AcceptedStreams>,
     over: OnceLock<Arc<ConnectionError>>,
     /// Our side of the CONNECT stream, until the session is closed.
     connect: Mutex<Option<SendStream>>,
@@ -66,6 +67,7 @@ impl Session {
             id,
             header: header.freeze(),
             window,
+            accepted: Mutex::default(),
             over: OnceLock::new(),
             connect: Mutex::new(Some(connect)),
             _control: control,
@@ -103,6 +105,19 @@ impl Session {
     /// Counts bytes that a stream handed to its reader.
     pub(super) fn count_read(&self, bytes: usize) {
         self.window.read(&self.quic, bytes);
+    }
+
+    /// Counts a stream of the remote's that was accepted, until [`forget_accepted`](Self::forget_accepted).
+    pub(super) fn count_accepted(&self) {
+        if let Some(limit) = self.accepted.lock().count() {
+            self.quic.set_max_concurrent_bi_streams(limit.into());
+        }
+    }
+
+    /// The stream is gone.
+    pub(super) fn forget_accepted(&self) {
+        let mut accepted = self.accepted.lock();
+        accepted.open = accepted.open.saturating_sub(1);
     }
 
     /// Notes that `stream` was finished, so that a close waits for its bytes.
@@ -174,6 +189,30 @@ impl Session {
                 self.window.check(&self.quic);
             }
         }
+    }
+}
+
+/// How many of the remote's streams are in use, and how many it may open.
+struct AcceptedStreams {
+    open: u32,
+    limit: u32,
+}
+
+impl AcceptedStreams {
+    /// One more. Returns a new limit, if it is time for one.
+    fn count(&mut self) -> Option<u32> {
+        self.open = self.open.saturating_add(1);
+        if self.open < self.limit / 2 || self.limit >= MAX_STREAMS {
+            return None;
+        }
+        self.limit = self.limit.saturating_mul(2).min(MAX_STREAMS);
+        Some(self.limit)
+    }
+}
+
+impl Default for AcceptedStreams {
+    fn default() -> Self {
+        Self { open: 0, limit: MIN_STREAMS }
     }
 }
 

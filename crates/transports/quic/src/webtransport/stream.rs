@@ -22,6 +22,8 @@ pub(super) struct WebTransportStream {
     session: Arc<Session>,
     send: SendStream,
     recv: RecvStream,
+    /// Whether the remote opened it.
+    accepted: bool,
     /// What is still to be written in front of everything else.
     header: Bytes,
     received: VecDeque<Bytes>,
@@ -45,18 +47,24 @@ enum HalfState {
 impl WebTransportStream {
     /// A stream that the remote opened, its header read.
     pub(super) fn inbound(session: Arc<Session>, send: SendStream, recv: RecvStream) -> Self {
-        let (read, write) = (Half::new(), Half::new());
-        Self { session, send, recv, header: Bytes::new(), received: VecDeque::new(), read, write }
+        session.count_accepted();
+        let mut stream = Self::new(session, send, recv, Bytes::new());
+        stream.accepted = true;
+        stream
     }
 
     /// A stream that we opened. Its header is on its way unless flow control forbids, so that the remote sees the stream
     /// even if it is to speak first.
     pub(super) fn outbound(session: Arc<Session>, send: SendStream, recv: RecvStream) -> Self {
         let header = session.header.clone();
-        let mut stream = Self::inbound(session, send, recv);
-        stream.header = header;
+        let mut stream = Self::new(session, send, recv, header);
         let _ = stream.poll_header(&mut Context::from_waker(Waker::noop()));
         stream
+    }
+
+    fn new(session: Arc<Session>, send: SendStream, recv: RecvStream, header: Bytes) -> Self {
+        let (read, write) = (Half::new(), Half::new());
+        Self { session, send, recv, accepted: false, header, received: VecDeque::new(), read, write }
     }
 
     fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
@@ -197,6 +205,9 @@ impl Drop for WebTransportStream {
         }
         if let HalfState::Open = self.read.state {
             self.abandon_read(0);
+        }
+        if self.accepted {
+            self.session.forget_accepted();
         }
     }
 }
