@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod echo;
 mod identity;
+mod liveness;
 mod perf;
 mod ping;
 mod run;

@@ -14,7 +14,7 @@ use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cli::RunArguments, config::Config, echo, identity, status};
+use crate::{cli::RunArguments, config::Config, echo, identity, liveness, status};
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
@@ -38,6 +38,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
 
     tokio::select! {
         outcome = status.serve() => outcome?,
+        never = liveness::watch(&node) => match never {},
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
     }
