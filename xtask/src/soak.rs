@@ -66,7 +66,7 @@ pub(crate) fn churn(shell: &Shell, binary: &Path, duration: Duration) -> Result<
     let addresses = addresses(&server)?;
     let warm_up = (duration / 4).clamp(Duration::from_secs(6), Duration::from_secs(60));
 
-    let began = Metrics::of(&server)?;
+    let began = at_rest(&server)?;
     announce(&format!("Warming up for {} s, churning for {} s", warm_up.as_secs(), duration.as_secs()));
     let mut command = Command::new(node);
     command
@@ -153,6 +153,19 @@ impl Metrics {
         self.connections <= other.connections
             && self.tasks <= other.tasks
             && self.open_files <= other.open_files
+    }
+}
+
+/// What a server holds that nobody has met yet, once what it does at its start is done.
+fn at_rest(server: &PeerloomServer) -> Result<Metrics> {
+    let mut last = Metrics::of(server)?;
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = Metrics::of(server)?;
+        if now.is_back_at(&last) && last.is_back_at(&now) {
+            return Ok(now);
+        }
+        last = now;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use xshell::{Cmd, Shell, cmd};
@@ -11,7 +11,7 @@ use xshell::{Cmd, Shell, cmd};
 use crate::check::PAGE_ONLY;
 use crate::test::tally::Tally;
 use crate::tools::{announce, cargo, debian, node, wasm_target};
-use crate::{background, demo, npm};
+use crate::{background, demo, npm, soak};
 
 mod servers;
 mod tally;
@@ -19,12 +19,13 @@ mod tally;
 type Suite = fn(&Shell) -> Result<Tally>;
 
 /// In the order of running: what fails soonest and explains most comes first.
-const SUITES: [(&str, Suite); 5] = [
+const SUITES: [(&str, Suite); 6] = [
     ("native", native),
     ("wasm in Chromium", wasm_in_chromium),
     ("wasm in Firefox", wasm_in_firefox),
     ("demo page", demo_page),
     ("foreign peers", foreign_peers),
+    ("soak", short_soak),
 ];
 
 /// Runs the suites whose name contains `filter`.
@@ -119,6 +120,14 @@ fn foreign_peers(shell: &Shell) -> Result<Tally> {
     let node = node::node_for_peers(shell)?;
     let _folder = shell.push_dir(&folder);
     counted(cmd!(shell, "{node} run.mjs --programs {programs}"))
+}
+
+/// The least that shows what is left behind: `cargo xtask soak` does the same for as long as it is told.
+fn short_soak(shell: &Shell) -> Result<Tally> {
+    let server = programs(shell)?.join("peerloom");
+    let checks = soak::churn(shell, &server, Duration::from_secs(15))?;
+    let failed = checks.iter().filter(|check| !check.passed).count();
+    Ok(Tally { passed: checks.len() - failed, failed, skipped: Vec::new() })
 }
 
 /// Where the programs of the workspace are, built as `cargo test --workspace` builds them, so that nothing is compiled twice.
