@@ -79,8 +79,10 @@ async function start(): Promise<void> {
     connect()
   })
   setInterval(() => plot.draw(samples), DRAW_MS)
-  // Says goodbye, so that the server need not find out by waiting.
+  // Says goodbye: Firefox does not for a page with WebTransport, and the server would have to find out by itself.
   addEventListener('pagehide', () => void node.close())
+  // A page that the browser kept and brings back has said goodbye too.
+  addEventListener('pageshow', ({ persisted }) => persisted && location.reload())
 
   node.addEventListener('error', ({ detail }) => showProblem('Peerloom has stopped', detail))
 

@@ -123,8 +123,10 @@ export class DemoPage {
     return this.#page.close()
   }
 
-  /** Closes the page, in which nothing may have gone wrong unseen. */
+  /** Disconnects and closes the page, in which nothing may have gone wrong unseen. */
   async closeUnharmed() {
+    await this.disconnect()
+    assert.equal(await this.text('status'), 'Not connected')
     const uncaught = await this.#page.evaluate(() => window.uncaught)
     await this.close()
     assert.deepEqual(uncaught, [])
