@@ -71,15 +71,19 @@ fn rustfmt(shell: &Shell) -> Result<Outcome> {
 
 fn clippy_native(shell: &Shell) -> Result<Outcome> {
     let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
-    cmd!(shell, "cargo clippy --locked --keep-going --workspace {excluded...} --all-targets -- -D warnings").run()?;
+    cmd!(shell, "cargo clippy --locked --keep-going --workspace {excluded...} --all-targets -- -D warnings")
+        .run()?;
     Ok(Outcome::Clean)
 }
 
 fn clippy_wasm32(shell: &Shell) -> Result<Outcome> {
     wasm_target::wasm_target(shell)?;
     let packages = IN_THE_PAGE.iter().flat_map(|name| ["--package", name]);
-    cmd!(shell, "cargo clippy --locked --keep-going {packages...} --target wasm32-unknown-unknown -- -D warnings")
-        .run()?;
+    cmd!(
+        shell,
+        "cargo clippy --locked --keep-going {packages...} --target wasm32-unknown-unknown -- -D warnings"
+    )
+    .run()?;
     // Its tests run in browsers; those of the other crates run natively.
     cmd!(
         shell,
