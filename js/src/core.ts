@@ -18,7 +18,9 @@ export function loadCore(wasm?: WasmSource | Promise<WasmSource>): Promise<void>
   loading ??= load(wasm).catch((error: unknown) => {
     // The next attempt may have a better network.
     loading = undefined
-    throw new PeerloomError('ERR_WASM_LOAD', `the Wasm core could not be loaded: ${String(error)}`, { cause: error })
+    throw new PeerloomError('ERR_WASM_LOAD', `the Wasm core could not be loaded: ${String(error)}`, {
+      cause: error,
+    })
   })
   return loading
 }

@@ -90,5 +90,7 @@ export function toPeerloomError(error: unknown): PeerloomError {
 /** The error for a signal that has aborted. */
 export function abortError(signal: AbortSignal): PeerloomError {
   const reason: unknown = signal.reason
-  return new PeerloomError('ERR_ABORTED', reason instanceof Error ? reason.message : 'aborted', { cause: reason })
+  return new PeerloomError('ERR_ABORTED', reason instanceof Error ? reason.message : 'aborted', {
+    cause: reason,
+  })
 }

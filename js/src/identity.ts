@@ -14,7 +14,10 @@ const SEED_BYTES = 32
 export async function loadIdentity(option: IdentityOption): Promise<{ seed: Uint8Array; kept: boolean }> {
   if (option instanceof Uint8Array) {
     if (option.length !== SEED_BYTES) {
-      throw new PeerloomError('ERR_INVALID_ARGUMENT', `an identity has ${SEED_BYTES} bytes, not ${option.length}`)
+      throw new PeerloomError(
+        'ERR_INVALID_ARGUMENT',
+        `an identity has ${SEED_BYTES} bytes, not ${option.length}`,
+      )
     }
     return { seed: option, kept: true }
   }

@@ -114,7 +114,9 @@ export class Peerloom extends EventTargetBase {
         this.#incoming(stream, connection, handler),
       ),
     )
-    options.signal?.addEventListener('abort', () => void this.unhandle(protocol).catch(() => {}), { once: true })
+    options.signal?.addEventListener('abort', () => void this.unhandle(protocol).catch(() => {}), {
+      once: true,
+    })
   }
 
   /** Takes the handler of `protocol` away. Streams that are open stay so. */

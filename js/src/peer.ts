@@ -1,7 +1,7 @@
 import type { CoreConnection } from '../generated/peerloom_wasm.js'
+import { asyncDispose } from './dispose.js'
 import type { OpenStreamOptions, Peerloom } from './node.js'
 import type { PeerloomStream } from './stream.js'
-import { asyncDispose } from './dispose.js'
 
 /** Over what a peer is connected. */
 export type TransportName = CoreConnection['transport']

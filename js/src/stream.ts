@@ -68,7 +68,10 @@ export class PeerloomStream {
   }
 
   /** Resets the stream: both directions end at once. `code` reaches the peer where the transport can carry it. */
-  abort(reason: unknown = new PeerloomError('ERR_STREAM_RESET', 'the stream was reset here'), code = 0): void {
+  abort(
+    reason: unknown = new PeerloomError('ERR_STREAM_RESET', 'the stream was reset here'),
+    code = 0,
+  ): void {
     const error = codeOf(reason) === code ? reason : withCode(reason, code)
     this.#writeController?.error(error)
     this.#abort(error)
