@@ -70,8 +70,10 @@ export class FileSender {
       })
       view.done(hashes)
     } catch (error) {
-      if (transfer.signal.aborted) view.cancelled()
-      else view.failed(error)
+      const { is } = this.#session.state
+      // A user who disconnects wants the transfer to end too.
+      if (transfer.signal.aborted || is === 'disconnected') view.cancelled()
+      else view.failed(error, is === 'failed')
     } finally {
       this.#transfer = undefined
       const focused = document.activeElement === this.#cancel
@@ -155,10 +157,13 @@ class TransferView {
     outcome('', `Cancelled after ${formatBytes(this.#returned)} had returned.`)
   }
 
-  failed(error: unknown): void {
+  /** What to do about a connection that is `lost`, the page says elsewhere. */
+  failed(error: unknown, lost: boolean): void {
     this.#end('')
     const { code, message, advice } = problemOf(error)
-    outcome('bad', `The transfer failed after ${formatBytes(this.#returned)}. ${advice} `, code, message)
+    const after = `The transfer failed after ${formatBytes(this.#returned)}`
+    if (lost) outcome('bad', `${after}: the connection is lost.`)
+    else outcome('bad', `${after}. ${advice} `, code, message)
   }
 
   #end(summary: string): void {

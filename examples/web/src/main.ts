@@ -202,7 +202,7 @@ function showPeer(id: string, peerId: string): void {
 function addSample(milliseconds: number): void {
   samples.push({ time: performance.now(), milliseconds })
   // The plot shows a minute, at two samples a second.
-  samples = samples.slice(-240)
+  samples = samples.slice(-120)
   const sorted = samples.map((sample) => sample.milliseconds).sort((one, other) => one - other)
   element('rtt-last').textContent = formatMilliseconds(milliseconds)
   element('rtt-median').textContent = formatMilliseconds(sorted[Math.floor(sorted.length / 2)] ?? 0)

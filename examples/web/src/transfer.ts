@@ -8,6 +8,9 @@ const PROTOCOL = '/peerloom/echo-digest/1.0.0'
 
 const DIGEST_LENGTH = 32
 
+/** Browsers read files in chunks of up to 2 MiB; smaller pieces keep the stream, and the progress, moving evenly. */
+const PIECE = 64 * 1024
+
 /** The hashes of one file, in hexadecimal, at three places of its way. */
 export interface Hashes {
   /** What this page sent. */
@@ -36,12 +39,26 @@ export async function sendThereAndBack(peer: Peer, file: File, options: Transfer
   const digest = new Uint8Array(DIGEST_LENGTH)
   let digestLength = 0
 
+  // What has returned was sent, whatever the stream has told of it so far.
+  const report = () => options.onProgress(Math.max(progress.sent, progress.returned), progress.returned)
+
   const send = async () => {
     const writer = stream.writable.getWriter()
     await eachChunk(file.stream(), signal, async (chunk) => {
-      await Promise.all([orAborted(writer.write(chunk), signal), sent.update(chunk)])
-      progress.sent += chunk.length
-      options.onProgress(progress.sent, progress.returned)
+      const hashed = sent.update(chunk)
+      for (let at = 0; at < chunk.length; at += PIECE) {
+        const piece = chunk.subarray(at, at + PIECE)
+        // Waits while the stream has enough to do; failures come with the next wait.
+        await orAborted(writer.ready, signal)
+        writer.write(piece).then(
+          () => {
+            progress.sent += piece.length
+            report()
+          },
+          () => {},
+        )
+      }
+      await hashed
     })
     await orAborted(writer.close(), signal)
   }
@@ -55,7 +72,7 @@ export async function sendThereAndBack(peer: Peer, file: File, options: Transfer
       digestLength += rest.length
       await returned.update(echo)
       progress.returned += echo.length
-      options.onProgress(progress.sent, progress.returned)
+      report()
     })
 
   try {
