@@ -112,11 +112,13 @@ fn answer(mut stream: TcpStream, site: &Site) -> Result<()> {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     let response = respond(site, method, path);
     let Response { status, content_type, body } = response;
-    // Any page may read: wasm-bindgen's test runner serves its own from another port.
+    // Any page may read: wasm-bindgen's test runner serves its own from another port. Isolated pages have precise clocks, and
+    // Firefox's is good for whole milliseconds without.
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n",
+         Access-Control-Allow-Origin: *\r\nCross-Origin-Opener-Policy: same-origin\r\n\
+         Cross-Origin-Embedder-Policy: require-corp\r\nConnection: close\r\n\r\n",
         body.len()
     )?;
     if method != "HEAD" {
