@@ -6,8 +6,11 @@ import { spawnSync } from 'node:child_process'
 import { networkInterfaces } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
-const WITH_INTERFACE = `ip link set lo up && ip link add peerloom0 type dummy &&
-  ip address add 10.99.0.1/24 dev peerloom0 && ip link set peerloom0 up && exec "$@"`
+// Both ends of a cable, which every kernel that has containers has, and a default route: Firefox takes the address to dial from off
+// that.
+const WITH_INTERFACE = `ip link set lo up && ip link add peerloom0 type veth peer name peerloom1 &&
+  ip address add 10.99.0.1/24 dev peerloom0 && ip link set peerloom0 up && ip link set peerloom1 up &&
+  ip route add default dev peerloom0 && exec "$@"`
 
 const tests = fileURLToPath(new URL('demo.test.mjs', import.meta.url))
 let command = [process.execPath, '--test', '--test-reporter=spec', ...process.argv.slice(2), tests]
