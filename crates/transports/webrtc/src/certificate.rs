@@ -117,8 +117,14 @@ impl Certificate {
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write;
     let temporary = path.with_extension("pem.new");
+    // One that is there already would keep its mode.
+    if let Err(error) = fs::remove_file(&temporary)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -129,4 +135,71 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
     fs::rename(temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("peerloom-webrtc-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn certificate_survives_a_restart() {
+        let directory = Directory::new("restart");
+        let first = Certificate::load_or_generate(&directory.0).unwrap();
+        let second = Certificate::load_or_generate(&directory.0).unwrap();
+        assert_eq!(first.hash(), second.hash());
+        assert!(second.dtls_config(false).is_ok());
+        let files: Vec<_> =
+            fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, [FILE]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_read_the_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = Directory::new("mode");
+        // What an earlier attempt may have left there does not loosen it.
+        fs::write(directory.0.join("webrtc-certificate.pem.new"), "left over").unwrap();
+        Certificate::load_or_generate(&directory.0).unwrap();
+        let mode = fs::metadata(directory.0.join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn damaged_file_is_an_error_and_not_replaced() {
+        let directory = Directory::new("damaged");
+        let path = directory.0.join(FILE);
+        let good = Certificate::generate().unwrap().to_pem();
+        let without_certificate = good.split("-----BEGIN CERTIFICATE").next().unwrap().to_owned();
+        for text in ["", "not PEM", &without_certificate, &"x".repeat(MAX_FILE + 1)] {
+            fs::write(&path, text).unwrap();
+            let error = Certificate::load_or_generate(&directory.0).err().unwrap();
+            assert!(matches!(error, CertificateError::Damaged { .. }), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn directory_that_is_not_there_is_an_error() {
+        let error = Certificate::load_or_generate(Path::new("/nonexistent/peerloom")).err().unwrap();
+        assert!(matches!(error, CertificateError::Io { .. }), "{error}");
+    }
 }

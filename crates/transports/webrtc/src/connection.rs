@@ -204,9 +204,7 @@ mod tests {
     #[test]
     fn prologue_is_that_of_the_specs_test_vector() {
         let hex = |text: &str| -> [u8; 32] {
-            let bytes: Vec<_> =
-                (0..64).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
-            bytes.try_into().unwrap()
+            data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap().try_into().unwrap()
         };
         let client =
             Multihash::sha2_256(hex("3e79af40d6059617a0d83b83a52ce73b0c1f37a72c6043ad2969e2351bdca870"));

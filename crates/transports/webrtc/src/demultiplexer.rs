@@ -206,6 +206,7 @@ impl<S> Demultiplexer<S> {
     }
 
     /// How many sessions there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -349,7 +350,7 @@ mod tests {
     #[test]
     fn flood_of_checks_is_bounded_in_number_per_network_and_in_rate() {
         let (mut demux, _, now) = fixture();
-        let mut begin = |demux: &mut Demultiplexer<()>, from: SocketAddr, now| {
+        let begin = |demux: &mut Demultiplexer<()>, from: SocketAddr, now| {
             let credentials = Credentials::generate(WireVersion::V2);
             let new = matches!(demux.route(now, from, &check(&credentials)), Route::New(_));
             new.then(|| demux.insert(&credentials, from, ()))

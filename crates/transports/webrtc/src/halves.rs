@@ -1,13 +1,12 @@
-//! The two halves of a libp2p stream over a data channel, sans-IO (`webrtc/README.md`, "Multiplexing" and "Closing an
-//! RTCDataChannel").
+//! The two halves of a libp2p stream over a data channel, sans-IO: core's framing, what has arrived and was not read, and
+//! what is to be said about it.
 
-#![warn(clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-
-use crate::framing::{Decoder, Flag, FramingError, encode_flag};
+use peerloom_core::webrtc_stream::{FramingError, Half, WebRtcStream};
 
 /// FINs of the remote that are answered: it may repeat itself once or twice, and not flood.
 const MAX_FIN_ACKS: u8 = 4;
@@ -15,44 +14,32 @@ const MAX_FIN_ACKS: u8 = 4;
 /// Both halves of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Halves {
-    decoder: Decoder,
-    read: Read,
-    write: Write,
+    framing: WebRtcStream,
     unread: VecDeque<Bytes>,
     unread_bytes: usize,
     /// Frames that go out before anything else.
     flags: VecDeque<Bytes>,
     fin_acks: u8,
-    /// We have told the remote that the stream is over before its time.
-    reset_by_us: bool,
+    /// Who has given the stream up, if somebody has.
+    reset: Option<Reset>,
+    /// We want no more of what the remote writes.
+    stopped: bool,
+    channel: Channel,
 }
 
-/// The half that the remote writes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Read {
-    #[default]
-    Open,
-    /// The remote has sent everything.
-    Finished,
-    /// The remote or we have given it up.
-    Reset(u32),
-    /// We want no more and have said so.
-    Stopped,
+#[derive(Debug, Clone, Copy)]
+struct Reset {
+    code: u32,
+    by_us: bool,
 }
 
-/// The half that we write.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Write {
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Channel {
     #[default]
     Open,
-    /// We have sent everything and wait for the remote to say that it has it.
-    FinSent,
-    /// It has, or is gone and need not say so.
-    Finished,
-    /// The remote wants no more.
-    Stopped,
-    /// The remote or we have given it up.
-    Reset(u32),
+    /// The remote hears nothing more.
+    Closing,
+    Closed,
 }
 
 /// What a reader gets.
@@ -75,75 +62,51 @@ pub(crate) enum WriteState {
 impl Halves {
     /// Takes a message of the channel. After an error the stream is of no use.
     pub(crate) fn receive(&mut self, message: BytesMut) -> Result<(), FramingError> {
-        self.decoder.push(message);
-        while let Some(frame) = self.decoder.next()? {
-            if let Some(message) = frame.message.filter(|message| !message.is_empty())
-                && self.read == Read::Open
-            {
-                self.unread_bytes = self.unread_bytes.saturating_add(message.len());
-                self.unread.push_back(message);
+        let discards = self.discards();
+        let (unread, bytes) = (&mut self.unread, &mut self.unread_bytes);
+        self.framing.receive(message.freeze(), |payload| {
+            if !discards {
+                *bytes = bytes.saturating_add(payload.len());
+                unread.push_back(payload);
             }
-            // Flags that are not known are none of our business.
-            if let Some(flag) = frame.flag.and_then(|flag| Flag::try_from(flag).ok()) {
-                self.receive_flag(flag, frame.error_code.unwrap_or_default());
-            }
+        })?;
+        if let Some(acknowledgement) = self.framing.acknowledgement()
+            && self.fin_acks < MAX_FIN_ACKS
+        {
+            self.fin_acks = self.fin_acks.saturating_add(1);
+            self.flags.push_back(acknowledgement.into());
+        }
+        if self.framing.read_half() == Half::Abandoned && !self.stopped {
+            // For the remote's half by the spec, and for both by what go-libp2p and js-libp2p mean by it.
+            self.reset.get_or_insert(Reset { code: self.framing.reset_code(), by_us: false });
+            self.discard_unread();
         }
         Ok(())
     }
 
-    fn receive_flag(&mut self, flag: Flag, code: u32) {
-        match flag {
-            Flag::Fin => {
-                if self.read == Read::Open {
-                    self.read = Read::Finished;
-                }
-                if self.fin_acks < MAX_FIN_ACKS {
-                    self.fin_acks = self.fin_acks.saturating_add(1);
-                    self.flags.push_back(encode_flag(Flag::FinAck, None));
-                }
-            }
-            Flag::FinAck => {
-                if self.write == Write::FinSent {
-                    self.write = Write::Finished;
-                }
-            }
-            Flag::StopSending => {
-                if matches!(self.write, Write::Open | Write::FinSent) {
-                    self.write = Write::Stopped;
-                }
-            }
-            // For its sender's half by the spec, and for both by what go-libp2p and js-libp2p mean by it.
-            Flag::Reset => self.abandon(code),
-        }
-    }
-
     /// The channel is being closed by the remote, which hears nothing more.
     pub(crate) fn channel_closing(&mut self) {
-        match self.write {
-            Write::Open => self.write = Write::Reset(0),
-            Write::FinSent => self.write = Write::Finished,
-            _ => {}
-        }
+        self.channel = self.channel.max(Channel::Closing);
     }
 
     /// The channel is gone, and everything that came out of it was [received](Self::receive).
     pub(crate) fn channel_closed(&mut self) {
-        self.channel_closing();
-        if self.read == Read::Open {
-            self.read = Read::Reset(0);
-        }
+        self.channel = Channel::Closed;
     }
 
     /// What there is to read.
     pub(crate) fn read(&mut self) -> ReadOutcome {
-        match (self.unread.pop_front(), self.read) {
-            (_, Read::Reset(code)) => ReadOutcome::Reset(code),
-            (Some(chunk), _) => {
-                self.unread_bytes = self.unread_bytes.saturating_sub(chunk.len());
-                ReadOutcome::Chunk(chunk)
-            }
-            (None, Read::Open) => ReadOutcome::Empty,
-            (None, Read::Finished | Read::Stopped) => ReadOutcome::End,
+        if let Some(reset) = self.reset {
+            return ReadOutcome::Reset(reset.code);
+        }
+        if let Some(chunk) = self.unread.pop_front() {
+            self.unread_bytes = self.unread_bytes.saturating_sub(chunk.len());
+            return ReadOutcome::Chunk(chunk);
+        }
+        match self.framing.read_half() {
+            Half::Open if self.channel == Channel::Closed => ReadOutcome::Reset(0),
+            Half::Open => ReadOutcome::Empty,
+            Half::Finished | Half::Abandoned => ReadOutcome::End,
         }
     }
 
@@ -153,61 +116,52 @@ impl Halves {
 
     /// Whether what still arrives is thrown away.
     pub(crate) fn discards(&self) -> bool {
-        self.read != Read::Open
+        self.stopped || self.reset.is_some() || self.framing.read_half() != Half::Open
     }
 
     pub(crate) fn write_state(&self) -> WriteState {
-        match self.write {
-            Write::Open => WriteState::Open,
-            Write::FinSent | Write::Finished | Write::Stopped => WriteState::Closed,
-            Write::Reset(code) => WriteState::Reset(code),
+        match (self.reset, self.framing.write_half()) {
+            (Some(reset), _) => WriteState::Reset(reset.code),
+            (None, Half::Finished | Half::Abandoned) => WriteState::Closed,
+            (None, Half::Open) if self.channel != Channel::Open => WriteState::Reset(0),
+            (None, Half::Open) => WriteState::Open,
         }
+    }
+
+    /// The message that carries what of `data` fits, which is taken from it.
+    pub(crate) fn encode(&self, data: &mut Bytes) -> Bytes {
+        self.framing.data(data).into()
     }
 
     /// We have written everything.
     pub(crate) fn finish(&mut self) {
-        if self.write == Write::Open {
-            self.write = Write::FinSent;
-            self.flags.push_back(encode_flag(Flag::Fin, None));
-        }
+        self.flags.extend(self.framing.finish().map(Bytes::from));
     }
 
     /// We give up both halves.
     pub(crate) fn reset(&mut self, code: u32) {
         self.stop(code);
-        if matches!(self.write, Write::Open | Write::FinSent) {
-            self.flags.push_back(encode_flag(Flag::Reset, Some(code)));
-            self.reset_by_us = true;
-        }
-        self.abandon(code);
+        self.reset_write(code);
+        self.reset.get_or_insert(Reset { code, by_us: true });
     }
 
     /// The user has let go of the stream.
     pub(crate) fn drop_handle(&mut self) {
         self.stop(0);
-        if self.write == Write::Open {
-            self.write = Write::Reset(0);
-            self.flags.push_back(encode_flag(Flag::Reset, Some(0)));
-            self.reset_by_us = true;
+        if self.framing.write_half() == Half::Open {
+            self.reset_write(0);
+            self.reset.get_or_insert(Reset { code: 0, by_us: true });
         }
-        self.discard_unread();
     }
 
     fn stop(&mut self, code: u32) {
-        if self.read == Read::Open {
-            self.read = Read::Stopped;
-            self.flags.push_back(encode_flag(Flag::StopSending, Some(code)));
-        }
+        self.stopped = true;
+        self.flags.extend(self.framing.stop(code).map(Bytes::from));
+        self.discard_unread();
     }
 
-    fn abandon(&mut self, code: u32) {
-        if matches!(self.read, Read::Open | Read::Stopped) {
-            self.read = Read::Reset(code);
-            self.discard_unread();
-        }
-        if matches!(self.write, Write::Open | Write::FinSent) {
-            self.write = Write::Reset(code);
-        }
+    fn reset_write(&mut self, code: u32) {
+        self.flags.extend(self.framing.reset(code).map(Bytes::from));
     }
 
     fn discard_unread(&mut self) {
@@ -220,14 +174,15 @@ impl Halves {
         self.flags.pop_front()
     }
 
-    /// Whether the remote was told that the stream is over, and is to close the channel.
+    /// Whether the remote was told that the stream is over before its time, and is to close the channel.
     pub(crate) fn is_reset_by_us(&self) -> bool {
-        self.reset_by_us
+        self.reset.is_some_and(|reset| reset.by_us)
     }
 
     /// Whether neither side has anything more to say, so that the channel can be closed.
     pub(crate) fn is_done(&self) -> bool {
-        self.read != Read::Open && !matches!(self.write, Write::Open | Write::FinSent)
+        let unheard = self.channel != Channel::Open && self.framing.read_half() != Half::Open;
+        self.reset.is_some() || self.framing.is_done() || unheard
     }
 }
 
@@ -236,7 +191,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::framing::encode_payload;
+
+    const FLAGS: [&[u8]; 4] = [&[2, 8, 0], &[4, 8, 1, 24, 1], &[4, 8, 2, 24, 1], &[2, 8, 3]];
 
     /// Moves what `from` has to say to `to`.
     fn exchange(from: &mut Halves, to: &mut Halves) {
@@ -246,7 +202,8 @@ mod tests {
     }
 
     fn send(to: &mut Halves, payload: &[u8]) {
-        to.receive(BytesMut::from(&encode_payload(payload)[..])).unwrap();
+        let message = Halves::default().encode(&mut Bytes::copy_from_slice(payload));
+        to.receive(BytesMut::from(&message[..])).unwrap();
     }
 
     #[test]
@@ -300,11 +257,12 @@ mod tests {
         let mut halves = Halves::default();
         send(&mut halves, b"data");
         halves.channel_closed();
+        assert_eq!(halves.read(), ReadOutcome::Chunk(Bytes::from_static(b"data")));
         assert_eq!(halves.read(), ReadOutcome::Reset(0));
         assert_eq!(halves.write_state(), WriteState::Reset(0));
         let mut halves = Halves::default();
         halves.finish();
-        halves.receive(BytesMut::from(&encode_flag(Flag::Fin, None)[..])).unwrap();
+        halves.receive(BytesMut::from(FLAGS[0])).unwrap();
         halves.channel_closed();
         assert_eq!(halves.read(), ReadOutcome::End);
         assert!(halves.is_done());
@@ -314,7 +272,7 @@ mod tests {
     fn flood_of_fins_is_not_answered_for_ever() {
         let mut halves = Halves::default();
         for _ in 0..1000 {
-            halves.receive(BytesMut::from(&encode_flag(Flag::Fin, None)[..])).unwrap();
+            halves.receive(BytesMut::from(FLAGS[0])).unwrap();
         }
         assert_eq!(halves.flags.len(), usize::from(MAX_FIN_ACKS));
     }
@@ -326,8 +284,7 @@ mod tests {
             for step in steps {
                 match step {
                     0..=3 => {
-                        let flag = Flag::try_from(i32::from(step)).unwrap();
-                        halves.receive(BytesMut::from(&encode_flag(flag, Some(1))[..])).unwrap();
+                        halves.receive(BytesMut::from(FLAGS[usize::from(step)])).unwrap();
                     }
                     4 => send(&mut halves, b"four"),
                     5 => halves.finish(),

@@ -2,8 +2,8 @@
 //! dialer.
 //!
 //! From the wire up: [`stun`], [`ufrag`] and [`demultiplexer`] decide who may begin a session; [`ice`], [`dtls`] and
-//! [`sctp`] are its layers and [`peer_connection`] puts them together; [`framing`] and [`halves`] make a libp2p stream of a
-//! data channel. All of that is sans-IO. [`state`] is what a connection's task ([`driver`]), its handle ([`connection`]) and
+//! [`sctp`] are its layers and [`peer_connection`] puts them together; [`halves`] makes a libp2p stream of a data
+//! channel, with the framing that core shares with the browser's transport. All of that is sans-IO. [`state`] is what a connection's task ([`driver`]), its handle ([`connection`]) and
 //! its [`stream`]s share.
 //!
 //! There is no SDP here: a listener learns all that it would say from the first connectivity check, and a dialer from the
@@ -17,7 +17,6 @@ mod dcep;
 mod demultiplexer;
 mod driver;
 mod dtls;
-mod framing;
 mod halves;
 mod ice;
 pub mod limits;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use peerloom_core::webrtc_stream::MAX_RECEIVED_BYTES;
+
 /// Handshakes that are under way at a listener at once. More are not answered; dialers repeat themselves.
 pub const MAX_PENDING_HANDSHAKES: usize = 128;
 
@@ -53,11 +55,8 @@ pub const CONNECTION_RECEIVE_BUFFER: usize = 1024 * 1024;
 /// that the others can go on. SCTP has one window for all streams.
 pub const STALLED_STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest message that is sent, its length prefix included (`webrtc/README.md`, "Multiplexing").
-pub const MAX_SENT_MESSAGE: usize = 16 * 1024;
-
-/// The largest message that is accepted: some implementations send more than the spec allows.
-pub const MAX_RECEIVED_MESSAGE: usize = 256 * 1024 + 1024;
+/// The largest message of a channel that is accepted: a frame of libp2p and its length prefix.
+pub const MAX_RECEIVED_MESSAGE: usize = MAX_RECEIVED_BYTES + 3;
 
 /// Bytes of all streams of a connection that are handed to SCTP and not acknowledged, by default. More is slower on
 /// short paths, because slow start then overruns the receiver's socket.

@@ -204,3 +204,6 @@ impl Drop for WebRtcListener {
         self.socket.sessions.lock().close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,6 +277,7 @@ impl PeerConnection {
     }
 
     /// Where the remote is.
+    #[cfg(test)]
     pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
         self.ice.remote()
     }
@@ -347,11 +348,6 @@ impl PeerConnection {
     /// The channel of which most has arrived and was not read.
     pub(crate) fn fullest_channel(&self) -> Option<ChannelId> {
         self.sctp.as_ref().and_then(Sctp::fullest)
-    }
-
-    /// The smoothed round-trip time; zero if unknown or below a millisecond.
-    pub(crate) fn round_trip_time(&self) -> Duration {
-        self.sctp.as_ref().map(Sctp::round_trip_time).unwrap_or_default()
     }
 
     /// Ends the connection and tells the remote.

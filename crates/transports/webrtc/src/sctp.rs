@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +15,8 @@ use rtc_sctp::{
 use rtc_shared::{TransportProtocol, error::Error};
 
 mod guard;
+mod packet;
+mod resets;
 mod window;
 
 pub(crate) use guard::Violation;
@@ -195,11 +197,6 @@ impl Sctp {
     /// Streams that we may open have lower numbers than this.
     pub(crate) fn end_of_streams(&self) -> u16 {
         self.guard.reserved_stream()
-    }
-
-    /// The smoothed round-trip time, zero if it was never measured or is below a millisecond.
-    pub(crate) fn round_trip_time(&self) -> Duration {
-        self.associations.first().map(|(_, association)| association.rtt()).unwrap_or_default()
     }
 
     /// Ends the association, telling the remote.

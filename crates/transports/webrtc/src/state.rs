@@ -7,15 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
-use peerloom_core::{ConnectionError, StreamError};
+use peerloom_core::{ConnectionError, StreamError, webrtc_stream::MAX_PAYLOAD_BYTES};
 use peerloom_socket::udp::DatagramSender;
 use tokio::sync::Notify;
 
 use crate::{
-    framing::{MAX_PAYLOAD, encode_payload},
     halves::{Halves, ReadOutcome, WriteState},
     limits,
     peer_connection::{ChannelId, End, Event, HANDSHAKE_CHANNEL, PeerConnection},
@@ -76,26 +75,8 @@ struct Entry {
 
 impl Shared {
     pub(crate) fn new(connection: PeerConnection, socket: DatagramSender, send_target: usize) -> Arc<Self> {
-        let state = State {
-            connection,
-            streams: HashMap::new(),
-            by_channel: HashMap::new(),
-            next: 0,
-            to_accept: VecDeque::new(),
-            handshake: None,
-            blocked: Vec::new(),
-            lingering: BTreeSet::new(),
-            unread: 0,
-            send_target,
-            stalled: None,
-            closing: None,
-            end: None,
-            error: None,
-            wakers: Vec::new(),
-            notify: false,
-        };
-        let driver = AtomicWaker::new();
-        Arc::new(Self { state: Mutex::new(state), driver, socket, changed: Notify::new() })
+        let state = Mutex::new(State::new(connection, send_target));
+        Arc::new(Self { state, driver: AtomicWaker::new(), socket, changed: Notify::new() })
     }
 
     /// Runs `work` on the state, lets it react to what happened, and wakes whom that concerns.
@@ -130,15 +111,30 @@ impl Shared {
             changed.await;
         }
     }
-
-    /// How many streams the connection knows.
-    #[cfg(test)]
-    pub(crate) fn streams(&self) -> usize {
-        self.state.lock().streams.len()
-    }
 }
 
 impl State {
+    fn new(connection: PeerConnection, send_target: usize) -> Self {
+        Self {
+            connection,
+            streams: HashMap::new(),
+            by_channel: HashMap::new(),
+            next: 0,
+            to_accept: VecDeque::new(),
+            handshake: None,
+            blocked: Vec::new(),
+            lingering: BTreeSet::new(),
+            unread: 0,
+            send_target,
+            stalled: None,
+            closing: None,
+            end: None,
+            error: None,
+            wakers: Vec::new(),
+            notify: false,
+        }
+    }
+
     /// Lets the connection's events take effect. Call after anything was done to [`connection`](Self::connection).
     pub(crate) fn react(&mut self, now: Instant) {
         while let Some(event) = self.connection.poll_event() {
@@ -273,7 +269,8 @@ impl State {
         if let Err(error) = self.check_write(key) {
             return Poll::Ready(Err(error));
         }
-        let Some(channel) = self.streams.get(&key).and_then(|entry| entry.channel) else {
+        let Some((entry, channel)) = self.streams.get(&key).and_then(|entry| Some((entry, entry.channel?)))
+        else {
             return Poll::Ready(Err(self.lost()));
         };
         let mut taken = false;
@@ -282,12 +279,11 @@ impl State {
             if room < MIN_PAYLOAD.min(data.len()) {
                 break;
             }
-            let part = data.len().min(room).min(MAX_PAYLOAD);
-            let frame = encode_payload(data.get(..part).unwrap_or_default());
+            let mut part = data.split_to(data.len().min(room).min(MAX_PAYLOAD_BYTES));
+            let frame = entry.halves.encode(&mut part);
             if !self.connection.send(now, channel, &frame) {
                 return Poll::Ready(Err(self.lost()));
             }
-            data.advance(part);
             taken = true;
         }
         if taken || data.is_empty() {
@@ -603,3 +599,6 @@ fn store(slot: &mut Option<Waker>, waker: &Waker) {
 
 /// How long a task may sleep if nothing is due: for ever, in practice.
 pub(crate) const NO_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,8 @@ use crate::{
 pub struct WebRtcDirectConfig {
     /// The certificate of listeners, whose hash is in their addresses. A new one for each process if it is not set.
     pub certificate: Option<Arc<Certificate>>,
-    /// The version that dials speak. Listeners take both.
+    /// The version that dials speak. Listeners take both. Version 1 unless told otherwise: every listener knows it, many know
+    /// no other, and what is against it holds only in browsers.
     pub dial_version: WireVersion,
     /// Deadline of each step of a handshake: ICE, DTLS, SCTP, Noise.
     pub handshake_step_timeout: Duration,
@@ -45,7 +46,7 @@ impl Default for WebRtcDirectConfig {
     fn default() -> Self {
         Self {
             certificate: None,
-            dial_version: WireVersion::V2,
+            dial_version: WireVersion::V1,
             handshake_step_timeout: limits::HANDSHAKE_STEP_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             send_target: limits::SEND_TARGET,

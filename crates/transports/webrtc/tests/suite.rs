@@ -1,5 +1,8 @@
 //! The suite of all transports, on WebRTC-direct in both wire versions.
 
+// The whole file is tests; clippy takes only the functions marked as such for those.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use peerloom_core::{Multiaddr, Protocol};
 use peerloom_transport_suite::Subject;
 use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport, WireVersion};

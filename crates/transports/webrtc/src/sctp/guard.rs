@@ -5,15 +5,24 @@
 //! thousand million steps for one FORWARD TSN, keeps stream reset requests without a bound, and closes the association
 //! when asked for more streams. It announces a window that has opened again only when data arrives, so a sender that was
 //! stopped finds out by a retransmission timer. It answers the reset of a stream at once although data of that stream is
-//! still to be sent, which the remote would then take for a new stream's. All of this is settled here, in front of it.
+//! still to be sent, which the remote would then take for a new stream's, and leaves it unanswered if data of the remote's is
+//! missing. It never lets go of a stream that it has closed itself if data arrives after that. All of this is settled here,
+//! in front of it.
 
-#![warn(clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 use std::{borrow::Cow, collections::HashMap};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::window::{ReceiveWindow, Verdict};
+use super::{
+    packet::{
+        ChunkView, Chunks, Header, chunk, parameter, parameters, put_chunk, re_config, response, u16_at,
+        u32_at,
+    },
+    resets::OurResets,
+    window::{ReceiveWindow, Verdict},
+};
 
 /// Stream reset requests of the remote that wait for data to arrive, to be read, or to be sent. RFC 6525 allows one at a
 /// time; some stacks send a few.
@@ -25,35 +34,6 @@ const MAX_INITS: usize = 8;
 /// Data for streams that we have closed is sent here, each chunk a message, and thrown away. No data channel has this
 /// number (RFC 8832 section 6).
 pub(super) const SINK: u16 = 65535;
-
-const COMMON_HEADER: usize = 12;
-const CHUNK_HEADER: usize = 4;
-
-/// Chunk types (RFC 9260, 3758, 6525, 8260).
-mod chunk {
-    pub(super) const DATA: u8 = 0;
-    pub(super) const INIT: u8 = 1;
-    pub(super) const INIT_ACK: u8 = 2;
-    pub(super) const SACK: u8 = 3;
-    pub(super) const ABORT: u8 = 6;
-    pub(super) const SHUTDOWN: u8 = 7;
-    pub(super) const COOKIE_ECHO: u8 = 10;
-    pub(super) const COOKIE_ACK: u8 = 11;
-    pub(super) const I_DATA: u8 = 64;
-    pub(super) const RE_CONFIG: u8 = 130;
-    pub(super) const FORWARD_TSN: u8 = 192;
-    pub(super) const I_FORWARD_TSN: u8 = 194;
-}
-
-/// Parameters of a RE-CONFIG chunk (RFC 6525 section 4).
-mod parameter {
-    pub(super) const OUTGOING_RESET: u16 = 13;
-    pub(super) const RESPONSE: u16 = 16;
-    pub(super) const ADD_OUTGOING_STREAMS: u16 = 17;
-    pub(super) const PERFORMED: u32 = 1;
-    pub(super) const DENIED: u32 = 2;
-    pub(super) const IN_PROGRESS: u32 = 6;
-}
 
 /// The remote has done what no libp2p peer does and what the library cannot bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +203,7 @@ impl Guard {
 
     /// Everything that the library had to send was [looked at](Self::outbound).
     pub(super) fn flushed(&mut self) {
-        self.our_resets.just_ended.clear();
+        self.our_resets.flushed();
     }
 
     /// A stream that we could open, but never do.
@@ -234,7 +214,7 @@ impl Guard {
 
     /// We have told the library to close a stream.
     pub(super) fn closed(&mut self, stream: u16) {
-        self.our_resets.requested.insert(stream, false);
+        self.our_resets.request(stream);
     }
 
     /// The application has read a message of so many chunks and bytes from a stream.
@@ -271,7 +251,7 @@ impl Guard {
             .take()
             .filter(|probe| u32_at(probe, 4) == Some(self.window.cumulative().wrapping_add(1)))
         {
-            let view = Chunks { rest: &probe }.chunk()?;
+            let view = Chunks::single(&probe)?;
             match self.data(&view, streams) {
                 Ok(Data::Keep) => put_chunk(&mut chunks, &probe),
                 Ok(Data::Redirect(probe)) => put_chunk(&mut chunks, &probe),
@@ -348,7 +328,7 @@ impl Guard {
             let Some(sequence) = u32_at(value, 0) else { return false };
             match kind {
                 parameter::RESPONSE => {
-                    self.our_resets.withheld.remove(&sequence);
+                    self.our_resets.answered(sequence);
                 }
                 parameter::OUTGOING_RESET => {
                     (last_tsn, number) = (u32_at(value, 8).unwrap_or(last_tsn), sequence);
@@ -419,105 +399,8 @@ impl Guard {
     }
 }
 
-/// The resets of streams that we send: one in the life of each, and none after it.
-#[derive(Debug, Default)]
-struct OurResets {
-    /// Streams that we have closed, and whether the reset was sent.
-    requested: HashMap<u16, bool>,
-    /// Streams that have just come to their end, and whether we had reset them before the remote did.
-    just_ended: HashMap<u16, bool>,
-    /// Resets that the library has yet to send of streams that have come to their end.
-    stale: HashMap<u16, usize>,
-    /// Streams that were taken out of a request, by its number: the library may repeat it.
-    withheld: HashMap<u32, Vec<u16>>,
-}
-
-impl OurResets {
-    fn stream_ended(&mut self, stream: u16) {
-        let Some(sent) = self.requested.remove(&stream) else { return };
-        self.just_ended.insert(stream, sent);
-        if !sent {
-            let stale = self.stale.entry(stream).or_default();
-            *stale = stale.saturating_add(1);
-        }
-    }
-
-    /// Whether this reset would be one too many. `reply` if the remote asked for it.
-    fn is_surplus(&mut self, stream: u16, reply: bool) -> bool {
-        if reply {
-            return self.just_ended.get(&stream).copied().unwrap_or_default();
-        }
-        if let Some(stale) = self.stale.get_mut(&stream) {
-            *stale = stale.saturating_sub(1);
-            if *stale == 0 {
-                self.stale.remove(&stream);
-            }
-            return true;
-        }
-        if let Some(sent) = self.requested.get_mut(&stream) {
-            *sent = true;
-        }
-        false
-    }
-
-    /// What to send instead of a RE-CONFIG chunk's parameter. A request that has nothing left resets a stream that does
-    /// not exist: some remotes (dcsctp) do not bear a gap in the numbers of requests.
-    fn filter(&mut self, value: &[u8], reserved: u16) -> Option<Vec<u8>> {
-        let (_, request) = parameters(value).find(|(kind, _)| *kind == parameter::OUTGOING_RESET)?;
-        let sequence = u32_at(request, 0)?;
-        let reply = u32_at(request, 4)? != 0;
-        let streams: Vec<u16> =
-            request.get(12..)?.chunks_exact(2).filter_map(|stream| u16_at(stream, 0)).collect();
-        let withheld: Vec<u16> = match self.withheld.get(&sequence) {
-            Some(withheld) => withheld.clone(),
-            None => streams.iter().copied().filter(|stream| self.is_surplus(*stream, reply)).collect(),
-        };
-        if withheld.is_empty() {
-            return None;
-        }
-        let mut kept: Vec<u8> = streams
-            .iter()
-            .filter(|stream| !withheld.contains(stream))
-            .flat_map(|stream| stream.to_be_bytes())
-            .collect();
-        if kept.is_empty() {
-            kept.extend_from_slice(&reserved.to_be_bytes());
-        }
-        self.withheld.insert(sequence, withheld);
-        let mut parameter = parameter::OUTGOING_RESET.to_be_bytes().to_vec();
-        let length = kept.len().saturating_add(16);
-        parameter.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
-        parameter.extend_from_slice(request.get(..12)?);
-        parameter.extend_from_slice(&kept);
-        Some(parameter)
-    }
-}
-
 fn is_any_sending(list: &[u16], streams: &impl Streams) -> bool {
     list.iter().any(|stream| streams.is_sending(*stream))
-}
-
-/// A RE-CONFIG chunk with one parameter.
-fn re_config(parameter: &[u8]) -> BytesMut {
-    let mut chunk = BytesMut::new();
-    let length = parameter.len().saturating_add(CHUNK_HEADER);
-    chunk.put_u8(chunk::RE_CONFIG);
-    chunk.put_u8(0);
-    chunk.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
-    chunk.put_slice(parameter);
-    while !chunk.len().is_multiple_of(4) {
-        chunk.put_u8(0);
-    }
-    chunk
-}
-
-/// A response parameter (RFC 6525 section 4.4).
-fn response(sequence: u32, result: u32) -> Vec<u8> {
-    let mut parameter = parameter::RESPONSE.to_be_bytes().to_vec();
-    parameter.extend_from_slice(&12u16.to_be_bytes());
-    parameter.extend_from_slice(&sequence.to_be_bytes());
-    parameter.extend_from_slice(&result.to_be_bytes());
-    parameter
 }
 
 /// What to do with a DATA chunk.
@@ -528,393 +411,5 @@ enum Data {
     Redirect(Vec<u8>),
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Header {
-    source: u16,
-    destination: u16,
-    tag: u32,
-}
-
-impl Header {
-    fn parse(packet: &[u8]) -> Option<Self> {
-        Some(Self { source: u16_at(packet, 0)?, destination: u16_at(packet, 2)?, tag: u32_at(packet, 4)? })
-    }
-
-    fn packet(self, chunks: &[u8]) -> Bytes {
-        let mut packet = BytesMut::with_capacity(COMMON_HEADER.saturating_add(chunks.len()));
-        packet.put_u16(self.source);
-        packet.put_u16(self.destination);
-        packet.put_u32(self.tag);
-        packet.put_u32(0);
-        packet.put_slice(chunks);
-        let checksum = crc32c::crc32c(&packet);
-        if let Some(field) = packet.get_mut(8..COMMON_HEADER) {
-            field.copy_from_slice(&checksum.to_le_bytes());
-        }
-        packet.freeze()
-    }
-}
-
-struct ChunkView<'a> {
-    kind: u8,
-    flags: u8,
-    value: &'a [u8],
-    /// Header and value, without padding.
-    bytes: &'a [u8],
-}
-
-/// Walks the chunks of a packet; `None` stands for one that does not fit and ends the walk.
-struct Chunks<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Chunks<'a> {
-    fn of(packet: &'a [u8]) -> Self {
-        Self { rest: packet.get(COMMON_HEADER..).unwrap_or_default() }
-    }
-
-    fn chunk(&mut self) -> Option<ChunkView<'a>> {
-        let (kind, flags) = (*self.rest.first()?, *self.rest.get(1)?);
-        let length = usize::from(u16_at(self.rest, 2)?);
-        let bytes = self.rest.get(..length)?;
-        let value = bytes.get(CHUNK_HEADER..)?;
-        // RFC 9260 section 3.2: the padding of the last chunk may be missing.
-        let next = length.checked_next_multiple_of(4)?.min(self.rest.len());
-        self.rest = self.rest.get(next..)?;
-        Some(ChunkView { kind, flags, value, bytes })
-    }
-}
-
-impl<'a> Iterator for Chunks<'a> {
-    type Item = Option<ChunkView<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let chunk = self.chunk();
-        if chunk.is_none() {
-            self.rest = &[];
-        }
-        Some(chunk)
-    }
-}
-
-/// The parameters of a RE-CONFIG chunk: type and value.
-fn parameters(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let kind = u16_at(rest, 0)?;
-        let length = usize::from(u16_at(rest, 2)?);
-        let value = rest.get(CHUNK_HEADER..length)?;
-        rest = rest.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-fn put_chunk(packet: &mut BytesMut, chunk: &[u8]) {
-    packet.put_slice(chunk);
-    while !packet.len().is_multiple_of(4) {
-        packet.put_u8(0);
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const HEADER: Header = Header { source: 5000, destination: 5000, tag: 7 };
-
-    fn data(tsn: u32, payload: &[u8]) -> Vec<u8> {
-        let mut chunk = vec![chunk::DATA, 0b0011];
-        chunk.extend_from_slice(&(16 + payload.len() as u16).to_be_bytes());
-        chunk.extend_from_slice(&tsn.to_be_bytes());
-        chunk.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 53]);
-        chunk.extend_from_slice(payload);
-        chunk
-    }
-
-    fn packet(chunks: &[Vec<u8>]) -> Bytes {
-        let mut bytes = BytesMut::new();
-        chunks.iter().for_each(|chunk| put_chunk(&mut bytes, chunk));
-        HEADER.packet(&bytes)
-    }
-
-    /// Stream 5 is sending if `.0`, and stream 1 discarded if `.1`.
-    struct Some5(bool, bool);
-
-    impl Streams for Some5 {
-        fn is_sending(&self, stream: u16) -> bool {
-            self.0 && stream == 5
-        }
-        fn is_discarded(&self, stream: u16) -> bool {
-            self.1 && stream == 1
-        }
-    }
-
-    const IDLE: &Some5 = &Some5(false, false);
-
-    fn guard() -> Guard {
-        let mut init = vec![chunk::INIT, 0, 0, 20];
-        init.extend_from_slice(&[0, 0, 0, 9, 0, 1, 0, 0, 4, 0, 2, 0, 0, 0, 0, 10]);
-        let mut guard = Guard::default();
-        guard.inbound(packet(&[init]), false, IDLE).unwrap();
-        assert_eq!(guard.remote_streams, 512);
-        guard
-    }
-
-    #[test]
-    fn packet_in_order_passes_untouched() {
-        let sent = packet(&[data(10, b"one"), data(11, b"two")]);
-        let inbound = guard().inbound(sent.clone(), true, IDLE).unwrap();
-        assert_eq!(inbound.packet, Some(sent));
-    }
-
-    #[test]
-    fn chunk_far_ahead_is_taken_out_and_the_remote_hears_where_we_stand() {
-        let sack = vec![chunk::SACK, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0];
-        let sent = packet(&[sack.clone(), data(1_000_000, b"far ahead")]);
-        let inbound = guard().inbound(sent, true, IDLE).unwrap();
-        let seen = inbound.packet.unwrap();
-        let chunks: Vec<_> = Chunks::of(&seen).map(Option::unwrap).collect();
-        assert_eq!(chunks[0].bytes, sack);
-        assert_eq!((chunks[1].kind, u32_at(chunks[1].value, 0)), (chunk::DATA, Some(9)));
-        assert_eq!(chunks.len(), 2);
-    }
-
-    #[test]
-    fn forward_tsn_is_a_violation() {
-        let forward = vec![chunk::FORWARD_TSN, 0, 0, 8, 0x7F, 0xFF, 0xFF, 0xFF];
-        assert!(guard().inbound(packet(&[forward]), true, IDLE).is_err());
-    }
-
-    #[test]
-    fn request_for_more_streams_is_granted() {
-        let request = vec![chunk::RE_CONFIG, 0, 0, 16, 0, 17, 0, 12, 0, 0, 0, 5, 1, 0, 0, 0];
-        let inbound = guard().inbound(packet(&[request]), true, IDLE).unwrap();
-        assert_eq!(inbound.packet, None);
-        let reply = inbound.reply.unwrap();
-        let chunk = Chunks::of(&reply).next().unwrap().unwrap();
-        assert_eq!(
-            parameters(chunk.value).next(),
-            Some((parameter::RESPONSE, &[0, 0, 0, 5, 0, 0, 0, 1][..]))
-        );
-    }
-
-    #[test]
-    fn reset_requests_that_wait_are_bounded_until_answered() {
-        let request = |sequence: u8| {
-            packet(&[vec![
-                chunk::RE_CONFIG,
-                0,
-                0,
-                22,
-                0,
-                13,
-                0,
-                18,
-                0,
-                0,
-                0,
-                sequence,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                9,
-                0,
-                1,
-            ]])
-        };
-        let mut guard = guard();
-        let passed =
-            (0..100).filter(|n| guard.inbound(request(*n), true, IDLE).unwrap().packet.is_some()).count();
-        assert_eq!(passed, MAX_PENDING_RESETS);
-        assert!(guard.inbound(request(0), true, IDLE).unwrap().packet.is_some(), "a repetition passes");
-        let response = vec![chunk::RE_CONFIG, 0, 0, 16, 0, 16, 0, 12, 0, 0, 0, 3, 0, 0, 0, 1];
-        guard.outbound(packet(&[response]));
-        assert!(guard.inbound(request(200), true, IDLE).unwrap().packet.is_some());
-    }
-
-    #[test]
-    fn reset_of_a_stream_that_is_being_sent_waits() {
-        let request = packet(&[vec![
-            chunk::RE_CONFIG,
-            0,
-            0,
-            22,
-            0,
-            13,
-            0,
-            18,
-            0,
-            0,
-            0,
-            1,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            9,
-            0,
-            5,
-        ]]);
-        let mut guard = guard();
-        let sending = &Some5(true, false);
-        for _ in 0..2 {
-            let inbound = guard.inbound(request.clone(), true, sending).unwrap();
-            assert_eq!((inbound.packet, inbound.resetting), (None, vec![5]));
-        }
-        assert_eq!(guard.released_reset(sending), None);
-        assert!(guard.released_reset(IDLE).is_some());
-        assert_eq!(guard.released_reset(IDLE), None);
-    }
-
-    fn our_reset(sequence: u8, reply: u8, streams: &[u8]) -> Bytes {
-        our_reset_of(sequence, reply, &streams.iter().map(|stream| u16::from(*stream)).collect::<Vec<_>>())
-    }
-
-    fn our_reset_of(sequence: u8, reply: u8, streams: &[u16]) -> Bytes {
-        let length = 16 + 2 * streams.len() as u8;
-        let mut chunk =
-            vec![chunk::RE_CONFIG, 0, 0, length + 4, 0, 13, 0, length, 0, 0, 0, sequence, 0, 0, 0, reply];
-        chunk.extend_from_slice(&[0, 0, 0, 1]);
-        chunk.extend(streams.iter().flat_map(|stream| stream.to_be_bytes()));
-        packet(&[chunk])
-    }
-
-    #[test]
-    fn stream_that_both_sides_close_is_reset_once() {
-        // Ours goes first; the library's reply to the remote's would be another.
-        let mut guard = guard();
-        guard.closed(3);
-        assert!(guard.outbound(our_reset(1, 0, &[3])).is_some());
-        guard.forget(3);
-        // The remote has said that we may use 512 streams.
-        assert_eq!(guard.reserved_stream(), 510);
-        assert_eq!(guard.outbound(our_reset(2, 9, &[3])), Some(our_reset_of(2, 9, &[510])));
-        guard.flushed();
-
-        // The reply goes first, and ours waits behind other data. By the time that it comes the stream may be another.
-        guard.closed(5);
-        guard.closed(7);
-        guard.forget(5);
-        assert!(guard.outbound(our_reset(3, 9, &[5])).is_some());
-        guard.flushed();
-        assert_eq!(guard.outbound(our_reset(4, 0, &[5, 7])), Some(our_reset(4, 0, &[7])));
-        assert_eq!(guard.outbound(our_reset(4, 0, &[5, 7])), Some(our_reset(4, 0, &[7])), "repeated");
-        guard.closed(5);
-        assert!(guard.outbound(our_reset(5, 0, &[5])).is_some(), "the next one's reset");
-    }
-
-    #[test]
-    fn reset_that_overtakes_data_waits_for_it() {
-        let mut guard = guard();
-        let request = packet(&[vec![
-            chunk::RE_CONFIG,
-            0,
-            0,
-            22,
-            0,
-            13,
-            0,
-            18,
-            0,
-            0,
-            0,
-            1,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            10,
-            0,
-            1,
-        ]]);
-        assert_eq!(guard.inbound(request, true, IDLE).unwrap().packet, None);
-        assert_eq!(guard.released_reset(IDLE), None);
-        guard.inbound(packet(&[data(10, b"late")]), true, IDLE).unwrap();
-        assert!(guard.released_reset(IDLE).is_some());
-    }
-
-    #[test]
-    fn data_of_a_stream_that_we_have_closed_goes_down_the_sink() {
-        let mut guard = guard();
-        let inbound = guard.inbound(packet(&[data(10, b"unwanted")]), true, &Some5(false, true)).unwrap();
-        let seen = inbound.packet.unwrap();
-        let chunk = Chunks::of(&seen).next().unwrap().unwrap();
-        assert_eq!(
-            (chunk.flags, u32_at(chunk.value, 0), u16_at(chunk.value, 4)),
-            (0b0111, Some(10), Some(SINK))
-        );
-        assert_eq!(guard.unread(), 8);
-        guard.read(SINK, 1, 8);
-        assert_eq!(guard.unread(), 0);
-    }
-
-    #[test]
-    fn stream_that_is_forgotten_gives_its_part_of_the_window_back() {
-        let mut guard = guard();
-        guard.inbound(packet(&[data(10, b"unread")]), true, IDLE).unwrap();
-        guard.forget(1);
-        assert_eq!(guard.unread(), 0);
-    }
-
-    #[test]
-    fn window_that_opens_again_is_announced_once() {
-        let mut guard = guard();
-        assert_eq!(guard.window_update(IDLE), None);
-        let sack = vec![chunk::SACK, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0];
-        guard.outbound(packet(&[sack]));
-        let update = guard.window_update(IDLE).unwrap();
-        let chunk = Chunks::of(&update).next().unwrap().unwrap();
-        assert_eq!((chunk.kind, chunk.flags & 8), (chunk::DATA, 8));
-        assert_eq!(guard.window_update(IDLE), None);
-    }
-
-    #[test]
-    fn probe_is_taken_when_the_window_opens() {
-        let mut guard = guard();
-        let full = ReceiveWindow::BYTES as u32 / 1000;
-        for n in 0..=full {
-            guard.inbound(packet(&[data(10 + n, &[7; 1000])]), true, IDLE).unwrap();
-        }
-        let sack = vec![chunk::SACK, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0];
-        guard.outbound(packet(&[sack]));
-        assert_eq!(guard.window_update(IDLE), None);
-        guard.read(1, full as usize, full as usize * 1000);
-        let update = guard.window_update(IDLE).unwrap();
-        let chunk = Chunks::of(&update).next().unwrap().unwrap();
-        assert_eq!((u32_at(chunk.value, 0), chunk.value.len()), (Some(10 + full), 1012));
-        assert_eq!(guard.unread(), 1000);
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_a_remote_sends_panics(chunks in proptest::collection::vec(any::<u8>(), 0..300), established: bool) {
-            let mut guard = guard();
-            if let Ok(Inbound { packet: Some(packet), .. }) = guard.inbound(HEADER.packet(&chunks), established, IDLE) {
-                guard.outbound(packet);
-            }
-            guard.window_update(IDLE);
-        }
-    }
-}
+mod tests;
