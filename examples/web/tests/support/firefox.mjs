@@ -10,6 +10,7 @@ const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 
 export async function openFirefox(binary, geckodriver) {
   const driver = spawn(geckodriver, ['--port', '0'], { stdio: ['ignore', 'pipe', 'ignore'] })
+  process.once('exit', () => driver.kill())
   const session = await startSession(await listeningPort(driver), binary)
   // Stays open: a session ends with its last window.
   const blank = await session('GET', '/window')

@@ -28,6 +28,12 @@ export class PeerloomServer {
   #status = ''
   #process
   #data = mkdtempSync(join(tmpdir(), 'peerloom-demo-'))
+  /** A test run that is broken off leaves no server behind. */
+  #killAtExit = () => this.#process?.kill('SIGKILL')
+
+  constructor() {
+    process.once('exit', this.#killAtExit)
+  }
 
   static async start() {
     const server = new PeerloomServer()
@@ -70,6 +76,7 @@ export class PeerloomServer {
 
   async close() {
     await this.kill()
+    process.off('exit', this.#killAtExit)
     rmSync(this.#data, { recursive: true, force: true })
   }
 
