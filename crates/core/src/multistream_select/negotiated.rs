@@ -69,9 +69,9 @@ pub async fn negotiate_inbound(
 /// read or closed), bytes can be written on without waiting, and the remote's answer is taken off what it sends first. If
 /// that is a refusal, all polls fail with [`StreamError::ProtocolNotSupported`].
 ///
-/// Closing the write half sends the end to the remote at once, but is ready only when the answer has come. So a protocol that
-/// only sends can close and drop the stream: the remote has accepted it by then, and is not told to stop in the middle of
-/// its answer.
+/// Closing the write half waits for the answer and sends the end only then. So a protocol that only sends can close and drop
+/// the stream: the remote has accepted it by then, and is not told to stop in the middle of its answer. And a remote that
+/// learns of the end before its handler runs may never tell the handler: js-libp2p 3.3 leaves it reading for ever.
 pub struct NegotiatedStream {
     inner: Box<dyn Stream>,
     protocol: ProtocolName,
@@ -261,8 +261,8 @@ impl Stream for NegotiatedStream {
         let Some(waker) = self.shared_waker(cx, Half::Write) else { return self.inner.poll_close_write(cx) };
         let shared = &mut Context::from_waker(&waker);
         ready!(self.poll_write_proposal(shared))?;
-        ready!(self.inner.poll_close_write(shared))?;
-        self.poll_negotiate(cx, Half::Write).map_err(|error| as_stream_error(&error))
+        ready!(self.poll_negotiate(cx, Half::Write)).map_err(|error| as_stream_error(&error))?;
+        self.inner.poll_close_write(cx)
     }
 
     fn reset(&mut self, code: u32) {

@@ -345,12 +345,14 @@ async fn closing_tells_that_the_remote_does_not_support_the_protocol() {
 }
 
 #[tokio::test]
-async fn end_is_sent_at_once_and_closing_twice_is_closing_once() {
+async fn end_follows_the_answer_and_closing_twice_is_closing_once() {
     let (mut ours, mut theirs) = lazy(WINDOW).await;
     assert!(ours.poll_close_write(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!(read_to_end(&mut theirs).await.unwrap(), wire(&[HEADER, "/echo/1.0.0"]));
+    assert_eq!(theirs.read_chunk().await.unwrap().unwrap(), wire(&[HEADER, "/echo/1.0.0"]));
+    assert!(theirs.poll_read(&mut Context::from_waker(Waker::noop())).is_pending());
     theirs.write_all(wire(&[HEADER, "/echo/1.0.0"]).into()).await.unwrap();
     ours.close_write().await.unwrap();
+    assert!(theirs.read_chunk().await.unwrap().is_none());
     ours.close_write().await.unwrap();
     theirs.write_all("answer".into()).await.unwrap();
     assert_eq!(ours.read_chunk().await.unwrap().unwrap(), "answer");
