@@ -200,8 +200,9 @@ impl Attempt {
         {
             return Err(Failure::Handshake(HandshakeError::WrongPeer { expected, actual: remote.peer_id }));
         }
-        // "On success of the authentication handshake, the used datachannel is closed".
-        io.into_parts().0.close_channel();
+        // The spec has the channel closed now, but then the browser gives its id, 0, to the next stream, and rust-libp2p
+        // takes a stream of that id for the one that was closed. So it stays, idle, for as long as the connection.
+        io.into_parts().0.leave_open();
         Ok(WebRtcConnection::new(connection, remote, target.address.without_peer_id()))
     }
 

@@ -239,11 +239,9 @@ impl DataChannelStream {
         Self { channel: Some(channel), reset: None }
     }
 
-    /// Closes the channel as it is, without the framing's goodbyes.
-    pub(super) fn close_channel(mut self) {
-        if let Some(channel) = self.channel.take() {
-            channel.close();
-        }
+    /// Ends the stream without the framing's goodbyes; the channel belongs to whoever else holds it.
+    pub(super) fn leave_open(mut self) {
+        self.channel = None;
     }
 
     fn channel(&self) -> Result<&Rc<Channel>, StreamError> {
