@@ -62,19 +62,19 @@ export class Browser {
     this.#bundles = bundles
   }
 
-  /** What `window.check(address)` of a fresh page finds. */
-  async check(page, address, milliseconds) {
+  /** What `window.check(address, without)` of a fresh page finds. */
+  async check(page, address, without, milliseconds) {
     const context = await this.#browser.newContext()
     try {
       const tab = await context.newPage()
-      if (process.env.INTEROP_VERBOSE) tab.on('console', (message) => console.error(message.text()))
+      if (process.env.INTEROP_VERBOSE) await listen(tab)
       const failure = new Promise((_, reject) => {
         tab.on('pageerror', reject)
         setTimeout(reject, milliseconds, new Error('no word from the page')).unref()
       })
       const checking = async () => {
         await tab.goto(`http://127.0.0.1:${this.#server.address().port}/?page=${page}`)
-        return await tab.evaluate((address) => window.check(address), address)
+        return await tab.evaluate((args) => window.check(...args), [address, without])
       }
       return await Promise.race([checking(), failure])
     } finally {
@@ -88,6 +88,14 @@ export class Browser {
     this.#server.close()
     await rm(this.#bundles, { recursive: true })
   }
+}
+
+async function listen(tab) {
+  tab.on('console', (message) => console.error(`[page] ${message.text()}`))
+  await tab.addInitScript(() => {
+    localStorage.setItem('peerloom.log', 'debug')
+    localStorage.setItem('debug', 'libp2p*')
+  })
 }
 
 function findChromium() {

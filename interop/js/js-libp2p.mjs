@@ -50,8 +50,8 @@ export async function serve(node, report) {
   })
 }
 
-/** Dials `address` and returns what each check found. */
-export async function check(node, address) {
+/** Dials `address` and returns what each check found, `without` some. */
+export async function check(node, address, without) {
   // Not by middleware, of which version 3.3.11 runs the handler for outbound streams too once one is set.
   await node.unhandle(IDENTIFY)
   const asked = new Promise((resolve) => {
@@ -65,7 +65,7 @@ export async function check(node, address) {
     node.addEventListener('peer:identify', ({ detail }) => resolve(detail))
   })
   let connection
-  return await examine(node.peerId.toString(), {
+  return await examine(node.peerId.toString(), without, {
     async connect(signal) {
       connection = await node.dial(multiaddr(address), { signal })
       return { remote: connection.remotePeer.toString() }

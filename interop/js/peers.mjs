@@ -27,9 +27,10 @@ export const LISTEN = {
 /**
  * Every peer, with `listens` and `dials`: the transports in which it can. `prepare` builds what it needs, and returns why
  * the peer cannot be had on this machine, if so. A peer that `reports` tells what it sees as a listener, as ../README.md
- * describes. Where `resetsLookClosed`, it decodes messages later than it notices the end of their channel, so that a reset
- * may look like a close to it. `programs` is the folder with the programs of this repository; they are
- * built if it is not given.
+ * describes. Where `resetsLookClosed`, it may not tell a reset from a close: js-libp2p decodes messages later than it notices
+ * the end of their channel, and to the users of rust-yamux a reset is an end. Its `defects` are checks that it
+ * fails whoever the other one is, by transport. `programs` is the folder with the programs of this repository; they are built
+ * if it is not given.
  */
 export function allPeers(programs) {
   return [peerloom(programs), peerloomInPage(), jsOnNode(), jsInPage(), rust()]
@@ -47,7 +48,7 @@ function peerloom(programs) {
       folder ??= buildOurs()
     },
     listen: (transport) => listenOurs(join(folder, 'peerloom'), transport),
-    dial: (address) => dialWith(join(folder, 'peerloom-interop'), ['dial', address]),
+    dial: (address, without) => dialWith(join(folder, 'peerloom-interop'), ['dial', address, ...without]),
     ping: (address) => pingWith(join(folder, 'peerloom'), address),
   }
 }
@@ -63,7 +64,7 @@ function peerloomInPage() {
       if (!existsSync(PACKAGE_BUILT)) throw new Error('the npm package is missing: cargo xtask npm')
       return Browser.missing()
     },
-    dial: (address, browser) => browser.check('peerloom', address, DIAL_MS),
+    dial: (address, without, browser) => browser.check('peerloom', address, without, DIAL_MS),
   }
 }
 
@@ -78,7 +79,7 @@ function jsOnNode() {
     dials: transports,
     prepare: nodeTooOld,
     listen: (transport) => listenWith(process.execPath, [peer, 'listen', LISTEN[transport]]),
-    dial: (address) => dialWith(process.execPath, [peer, 'dial', address]),
+    dial: (address, without) => dialWith(process.execPath, [peer, 'dial', address, ...without]),
   }
 }
 
@@ -90,7 +91,7 @@ function jsInPage() {
     listens: [],
     dials: ['ws', 'webtransport', 'webrtc-direct'],
     prepare: Browser.missing,
-    dial: (address, browser) => browser.check('js-libp2p', address, DIAL_MS),
+    dial: (address, without, browser) => browser.check('js-libp2p', address, without, DIAL_MS),
   }
 }
 
@@ -100,6 +101,13 @@ function rust() {
   return {
     name: 'rust-libp2p',
     reports: true,
+    resetsLookClosed: ['tcp', 'ws'],
+    defects: {
+      'webrtc-direct': {
+        echo: 'libp2p-webrtc 0.10.0-alpha takes no message of more than 8 KiB, its own neither',
+        'half-close': 'libp2p-webrtc 0.10.0-alpha fails to read on when its FIN is acknowledged',
+      },
+    },
     listens: transports,
     dials: transports,
     prepare() {
@@ -111,7 +119,7 @@ function rust() {
       program = join(targetFolder(cwd), 'debug/rust-libp2p-peer')
     },
     listen: (transport) => listenWith(program, ['listen', LISTEN[transport]]),
-    dial: (address) => dialWith(program, ['dial', address]),
+    dial: (address, without) => dialWith(program, ['dial', address, ...without]),
   }
 }
 

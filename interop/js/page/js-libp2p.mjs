@@ -4,7 +4,7 @@ import { webSockets } from '@libp2p/websockets'
 import { webTransport } from '@libp2p/webtransport'
 import { check, createPeer } from '../js-libp2p.mjs'
 
-window.check = async (address) => {
+window.check = async (address, without) => {
   const node = await createPeer({ transports: [webSockets(), webRTCDirect(), webTransport()] })
-  return await check(node, address)
+  return await check(node, address, without)
 }

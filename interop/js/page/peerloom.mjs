@@ -2,14 +2,14 @@
 import { Peerloom } from '/npm/dist/src/index.js'
 import { ECHO, ECHO_BYTES, examine, HALF_CLOSE_BYTES, pattern, RESET, sameBytes } from '../contract.mjs'
 
-window.check = async (address) => {
+window.check = async (address, without) => {
   const node = await Peerloom.create({ identity: 'ephemeral' })
   // Told before `dial` returns, perhaps.
   const identified = new Promise((resolve) => {
     node.addEventListener('peer:identify', ({ detail }) => resolve(detail))
   })
   let peer
-  return await examine(node.peerId, {
+  return await examine(node.peerId, without, {
     async connect(signal) {
       peer = await node.dial(address, { signal })
       return { remote: peer.id }

@@ -20,11 +20,12 @@ const ECHO: &str = "/echo/1.0.0";
 /// Reads something, then resets the stream.
 const RESET: &str = "/peerloom-interop/reset/1.0.0";
 
+const CHECKS: [&str; 7] = ["identify", "ping", "echo", "half-close", "reset", "remote reset", "still alive"];
 const CHECK: Duration = Duration::from_secs(20);
 const ECHO_BYTES: usize = 1024 * 1024;
 const HALF_CLOSE_BYTES: usize = 64 * 1024;
 
-pub(crate) async fn run(address: Multiaddr) -> Result<Value> {
+pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<Value> {
     let keypair = Keypair::generate();
     let node = Node::builder(keypair.clone())
         .transport(TcpTransport::new(keypair.clone()))
@@ -37,7 +38,7 @@ pub(crate) async fn run(address: Multiaddr) -> Result<Value> {
     match within_deadline(async { Ok(node.dial(address).await?) }).await {
         Ok(connection) => {
             checks.insert("connect".to_owned(), json!({ "remote": connection.peer.to_string() }));
-            examine(&node, &connection, &mut events, &mut checks).await;
+            examine(&node, &connection, &mut events, without, &mut checks).await;
         }
         Err(error) => _ = checks.insert("connect".to_owned(), json!({ "error": format!("{error:#}") })),
     }
@@ -50,19 +51,24 @@ async fn examine(
     node: &Node,
     connection: &ConnectionInfo,
     events: &mut Events,
+    without: &[&str],
     checks: &mut Map<String, Value>,
 ) {
-    let mut insert = |name: &str, outcome: Result<Value>| {
+    for name in CHECKS.into_iter().filter(|name| !without.contains(name)) {
+        let check = async {
+            match name {
+                "identify" => identify(node, connection, events).await,
+                "echo" => echo(node, connection).await,
+                "half-close" => half_close(node, connection).await,
+                "reset" => reset(node, connection).await,
+                "remote reset" => remote_reset(node, connection).await,
+                _ => ping(node, connection).await,
+            }
+        };
+        let outcome = within_deadline(check).await;
         let value = outcome.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         checks.insert(name.to_owned(), value);
-    };
-    insert("identify", within_deadline(identify(node, connection, events)).await);
-    insert("ping", within_deadline(ping(node, connection)).await);
-    insert("echo", within_deadline(echo(node, connection)).await);
-    insert("half-close", within_deadline(half_close(node, connection)).await);
-    insert("reset", within_deadline(reset(node, connection)).await);
-    insert("remote reset", within_deadline(remote_reset(node, connection)).await);
-    insert("still alive", within_deadline(ping(node, connection)).await);
+    }
 }
 
 /// A node asks by itself whom it is connected to.

@@ -1,6 +1,6 @@
 //! Our dialer as a peer program of the matrix; ../README.md has its contract.
 //!
-//! usage: peerloom-interop dial ADDR
+//! usage: peerloom-interop dial ADDR [CHECK…]
 
 use anyhow::{Result, bail};
 
@@ -13,10 +13,9 @@ async fn main() -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [role, address] = arguments.as_slice() else { bail!("usage: peerloom-interop dial ADDR") };
-    if role != "dial" {
-        bail!("usage: peerloom-interop dial ADDR");
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["dial", address, without @ ..] => println!("{}", dial::run(address.parse()?, without).await?),
+        _ => bail!("usage: peerloom-interop dial ADDR [CHECK…]"),
     }
-    println!("{}", dial::run(address.parse()?).await?);
     Ok(())
 }

@@ -15,18 +15,19 @@ use tokio::time::timeout;
 use crate::swarm::{self, Behaviour, BehaviourEvent};
 use crate::{ECHO, RESET};
 
+const CHECKS: [&str; 7] = ["identify", "ping", "echo", "half-close", "reset", "remote reset", "still alive"];
 const CHECK: Duration = Duration::from_secs(20);
 const ECHO_BYTES: usize = 1024 * 1024;
 const HALF_CLOSE_BYTES: usize = 64 * 1024;
 
-pub(crate) async fn run(address: Multiaddr) -> Result<Value> {
+pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<Value> {
     let mut swarm = swarm::new()?;
     let peer = swarm.local_peer_id().to_string();
     let mut checks = Map::new();
     match timeout(CHECK, connect(&mut swarm, address)).await.unwrap_or_else(|_| Err(late())) {
         Ok(remote) => {
             checks.insert("connect".to_owned(), json!({ "remote": remote.to_string() }));
-            examine(swarm, remote, &mut checks).await;
+            examine(swarm, remote, without, &mut checks).await;
         }
         Err(error) => {
             checks.insert("connect".to_owned(), json!({ "error": format!("{error:#}") }));
@@ -60,7 +61,12 @@ struct Seen {
     closed: Option<String>,
 }
 
-async fn examine(mut swarm: Swarm<Behaviour>, remote: PeerId, checks: &mut Map<String, Value>) {
+async fn examine(
+    mut swarm: Swarm<Behaviour>,
+    remote: PeerId,
+    without: &[&str],
+    checks: &mut Map<String, Value>,
+) {
     let mut control = swarm.behaviour().stream.new_control();
     let (seen, mut news) = watch::channel(Seen::default());
     let driver = tokio::spawn(async move {
@@ -70,18 +76,21 @@ async fn examine(mut swarm: Swarm<Behaviour>, remote: PeerId, checks: &mut Map<S
         }
     });
 
-    let mut insert = |name: &str, outcome: Result<Result<Value>, _>| {
-        let outcome = outcome.unwrap_or_else(|_| Err(late()));
+    for name in CHECKS.into_iter().filter(|name| !without.contains(name)) {
+        let check = async {
+            match name {
+                "identify" => identify(&mut news).await,
+                "echo" => echo(&mut control, remote).await,
+                "half-close" => half_close(&mut control, remote).await,
+                "reset" => reset(&mut control, remote).await,
+                "remote reset" => remote_reset(&mut control, remote).await,
+                _ => ping(&mut news).await,
+            }
+        };
+        let outcome = timeout(CHECK, check).await.unwrap_or_else(|_| Err(late()));
         let value = outcome.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         checks.insert(name.to_owned(), value);
-    };
-    insert("identify", timeout(CHECK, identify(&mut news)).await);
-    insert("ping", timeout(CHECK, ping(&mut news)).await);
-    insert("echo", timeout(CHECK, echo(&mut control, remote)).await);
-    insert("half-close", timeout(CHECK, half_close(&mut control, remote)).await);
-    insert("reset", timeout(CHECK, reset(&mut control, remote)).await);
-    insert("remote reset", timeout(CHECK, remote_reset(&mut control, remote)).await);
-    insert("still alive", timeout(CHECK, ping(&mut news)).await);
+    }
     driver.abort();
 }
 

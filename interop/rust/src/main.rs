@@ -1,6 +1,6 @@
 //! rust-libp2p as a peer program of the matrix; ../README.md has its contract.
 //!
-//! usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR
+//! usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR [CHECK…]
 
 use anyhow::{Result, bail};
 use libp2p::StreamProtocol;
@@ -25,10 +25,10 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["listen", address] => listen::run(address.parse()?).await,
-        ["dial", address] => {
-            println!("{}", dial::run(address.parse()?).await?);
+        ["dial", address, without @ ..] => {
+            println!("{}", dial::run(address.parse()?, without).await?);
             Ok(())
         }
-        _ => bail!("usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR"),
+        _ => bail!("usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR [CHECK…]"),
     }
 }
