@@ -1,5 +1,8 @@
 //! Whole nodes on a network in memory and simulated time.
 
+// Allowed in tests; clippy takes only the functions marked as such for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -1,5 +1,8 @@
 //! The binary as an operator uses it: real processes on loopback.
 
+// Allowed in tests; clippy takes only the functions marked as such for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
