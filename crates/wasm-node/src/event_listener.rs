@@ -15,7 +15,12 @@ impl EventListener {
         kind: &'static str,
         mut callback: impl FnMut(E) + 'static,
     ) -> Self {
-        let callback = Closure::<dyn FnMut(Event)>::new(move |event: Event| callback(event.unchecked_into()));
+        Self::boxed(target, kind, Box::new(move |event: Event| callback(event.unchecked_into())))
+    }
+
+    /// What does not depend on the callback, so that it is compiled once.
+    fn boxed(target: &EventTarget, kind: &'static str, callback: Box<dyn FnMut(Event)>) -> Self {
+        let callback = Closure::wrap(callback);
         // Fails on no browser: it would have to refuse a function.
         let _ = target.add_event_listener_with_callback(kind, callback.as_ref().unchecked_ref());
         Self { target: target.clone(), kind, callback }

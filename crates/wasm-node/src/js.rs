@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use js_sys::{Promise, Reflect, Uint8Array};
+use peerloom_core::runtime::BoxFuture;
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::MessageEvent;
 
 /// A browser's error in its own words.
@@ -43,4 +44,10 @@ pub(crate) fn has_global(name: &str) -> bool {
 pub(crate) fn binary_message(event: &MessageEvent) -> Option<Bytes> {
     let data = event.data();
     data.is_object().then(|| Uint8Array::new(&data).to_vec().into())
+}
+
+/// A promise for what a call from the page brings. It is the page's to wait for, so it has no other owner; a closed node
+/// ends what its calls wait for. One function for all, because each future that becomes a promise by itself is a kilobyte.
+pub(crate) fn promise(future: BoxFuture<'static, Result<JsValue, JsValue>>) -> Promise {
+    future_to_promise(future)
 }

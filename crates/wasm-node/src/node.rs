@@ -16,7 +16,7 @@ use web_sys::AbortSignal;
 use crate::{
     abort::abortable,
     error::{coded, error, invalid},
-    js,
+    js::{self, promise},
     stream::WasmStream,
     transports::{WebRtcDirectTransport, WebSocketTransport, WebTransportTransport},
 };
@@ -69,8 +69,8 @@ impl WasmNode {
     }
 
     /// Connects to a multiaddr or, at the addresses known, to a peer id.
-    #[wasm_bindgen(unchecked_return_type = "CoreConnection")]
-    pub async fn dial(&self, target: String, signal: Option<AbortSignal>) -> Result<Object, JsValue> {
+    #[wasm_bindgen(unchecked_return_type = "Promise<CoreConnection>")]
+    pub fn dial(&self, target: String, signal: Option<AbortSignal>) -> Promise {
         let node = self.node.clone();
         let dial = async move {
             let dialed = if target.starts_with('/') {
@@ -78,23 +78,23 @@ impl WasmNode {
             } else {
                 node.dial(target.parse::<PeerId>().map_err(invalid)?).await
             };
-            dialed.map(|info| describe_connection(&info)).map_err(|error| coded(&*error))
+            dialed.map(|info| describe_connection(&info).into()).map_err(|error| coded(&*error))
         };
-        abortable(signal, Box::pin(dial)).await
+        promise(abortable(signal, Box::pin(dial)))
     }
 
     /// Opens a stream for the first of `protocols` that the peer handles, on the connection named or on the peer's newest.
     #[wasm_bindgen(
         js_name = openStream,
-        unchecked_return_type = "{ stream: WasmStream, connection: CoreConnection }"
+        unchecked_return_type = "Promise<{ stream: WasmStream, connection: CoreConnection }>"
     )]
-    pub async fn open_stream(
+    pub fn open_stream(
         &self,
         peer: String,
         connection: Option<f64>,
         protocols: Vec<String>,
         signal: Option<AbortSignal>,
-    ) -> Result<Object, JsValue> {
+    ) -> Promise {
         let node = self.node.clone();
         let open = async move {
             let info = self::connection(&node, &peer, connection)?;
@@ -103,9 +103,9 @@ impl WasmNode {
             let opened = Object::new();
             js::set_property(&opened, "stream", &WasmStream::new(stream, is_native(&info)).into());
             js::set_property(&opened, "connection", &describe_connection(&info));
-            Ok(opened)
+            Ok(opened.into())
         };
-        abortable(signal, Box::pin(open)).await
+        promise(abortable(signal, Box::pin(open)))
     }
 
     /// Gives every stream that a remote opens for `name` to `handler`, as stream and connection. It returns a promise, which
@@ -139,19 +139,15 @@ impl WasmNode {
     }
 
     /// The round-trip time to a peer, in milliseconds.
-    pub async fn ping(
-        &self,
-        peer: String,
-        connection: Option<f64>,
-        signal: Option<AbortSignal>,
-    ) -> Result<f64, JsValue> {
+    #[wasm_bindgen(unchecked_return_type = "Promise<number>")]
+    pub fn ping(&self, peer: String, connection: Option<f64>, signal: Option<AbortSignal>) -> Promise {
         let node = self.node.clone();
         let ping = async move {
             let info = self::connection(&node, &peer, connection)?;
             let time = ping(&node, &info).await.map_err(|error| coded(&error))?;
-            Ok(time.as_secs_f64() * 1e3)
+            Ok((time.as_secs_f64() * 1e3).into())
         };
-        abortable(signal, Box::pin(ping)).await
+        promise(abortable(signal, Box::pin(ping)))
     }
 
     /// Every established connection.
@@ -190,23 +186,31 @@ impl WasmNode {
     }
 
     /// Closes the connection named, or all to the peer.
-    pub async fn disconnect(&self, peer: String, connection: Option<f64>) -> Result<(), JsValue> {
+    #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
+    pub fn disconnect(&self, peer: String, connection: Option<f64>) -> Promise {
         let node = self.node.clone();
-        match connection {
-            Some(_) => {
-                // One that is over is as closed as it can be.
-                if let Ok(info) = self::connection(&node, &peer, connection) {
-                    node.close_connection(info.id).await;
+        promise(Box::pin(async move {
+            match connection {
+                Some(_) => {
+                    // One that is over is as closed as it can be.
+                    if let Ok(info) = self::connection(&node, &peer, connection) {
+                        node.close_connection(info.id).await;
+                    }
                 }
+                None => node.disconnect(peer.parse().map_err(invalid)?).await,
             }
-            None => node.disconnect(peer.parse().map_err(invalid)?).await,
-        }
-        Ok(())
+            Ok(JsValue::UNDEFINED)
+        }))
     }
 
     /// Ends the node: every peer is told goodbye.
-    pub async fn close(&self) {
-        self.node.clone().close().await;
+    #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
+    pub fn close(&self) -> Promise {
+        let node = self.node.clone();
+        promise(Box::pin(async move {
+            node.close().await;
+            Ok(JsValue::UNDEFINED)
+        }))
     }
 }
 

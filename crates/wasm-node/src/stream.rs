@@ -7,13 +7,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use js_sys::{Object, Uint8Array};
+use js_sys::{Object, Promise, Uint8Array};
 use peerloom_core::{NegotiatedStream, NegotiationError, Stream, StreamError};
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
     error::{coded, stream_error},
-    js,
+    js::{self, promise},
     transports::WebTransportStream,
 };
 
@@ -32,15 +32,16 @@ impl WasmStream {
         Self { protocol: stream.protocol().to_string(), inner: Rc::new(RefCell::new(Some(stream))), native }
     }
 
-    fn poll<T>(
+    /// A promise for what `poll` gives, once it is ready.
+    fn promise(
         &self,
-        mut poll: impl FnMut(&mut NegotiatedStream, &mut Context<'_>) -> Poll<Result<T, StreamError>>,
-    ) -> impl Future<Output = Result<T, JsValue>> {
+        mut poll: impl FnMut(&mut NegotiatedStream, &mut Context<'_>) -> Poll<Result<JsValue, JsValue>> + 'static,
+    ) -> Promise {
         let inner = self.inner.clone();
-        poll_fn(move |cx| match inner.borrow_mut().as_mut() {
-            Some(stream) => poll(stream, cx).map_err(|error| stream_error(&error)),
+        promise(Box::pin(poll_fn(move |cx| match inner.borrow_mut().as_mut() {
+            Some(stream) => poll(stream, cx),
             None => Poll::Ready(Err(stream_error(&StreamError::WriteClosed))),
-        })
+        })))
     }
 }
 
@@ -59,30 +60,36 @@ impl WasmStream {
     }
 
     /// The next bytes; undefined at the end.
-    pub async fn read(&self) -> Result<Option<Uint8Array>, JsValue> {
-        let chunk = self.poll(|stream, cx| stream.poll_read(cx)).await?;
-        Ok(chunk.map(|chunk| Uint8Array::from(&*chunk)))
+    #[wasm_bindgen(unchecked_return_type = "Promise<Uint8Array<ArrayBuffer> | undefined>")]
+    pub fn read(&self) -> Promise {
+        self.promise(|stream, cx| {
+            stream.poll_read(cx).map(|read| match read {
+                Ok(Some(chunk)) => Ok(Uint8Array::from(&*chunk).into()),
+                Ok(None) => Ok(JsValue::UNDEFINED),
+                Err(error) => Err(stream_error(&error)),
+            })
+        })
     }
 
     /// Writes all of `data`, waiting for flow control.
-    pub async fn write(&self, data: Uint8Array) -> Result<(), JsValue> {
+    #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
+    pub fn write(&self, data: Uint8Array) -> Promise {
         let mut data = Bytes::from(data.to_vec());
-        self.poll(move |stream, cx| {
+        self.promise(move |stream, cx| {
             while data.has_remaining() {
                 match stream.poll_write(cx, &mut data) {
                     Poll::Ready(Ok(())) => {}
-                    other => return other,
+                    other => return done(other),
                 }
             }
-            Poll::Ready(Ok(()))
+            done(Poll::Ready(Ok(())))
         })
-        .await
     }
 
     /// Closes the write half after what was written.
-    #[wasm_bindgen(js_name = closeWrite)]
-    pub async fn close_write(&self) -> Result<(), JsValue> {
-        self.poll(|stream, cx| stream.poll_close_write(cx)).await
+    #[wasm_bindgen(js_name = closeWrite, unchecked_return_type = "Promise<void>")]
+    pub fn close_write(&self) -> Promise {
+        self.promise(|stream, cx| done(stream.poll_close_write(cx)))
     }
 
     /// Abandons both halves.
@@ -98,17 +105,15 @@ impl WasmStream {
     }
 
     /// Waits until the remote has accepted the protocol.
-    pub async fn confirm(&self) -> Result<(), JsValue> {
-        let inner = self.inner.clone();
-        let confirmed: Result<(), NegotiationError> = poll_fn(move |cx| match inner.borrow_mut().as_mut() {
+    #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
+    pub fn confirm(&self) -> Promise {
+        self.promise(|stream, cx| {
             // Cancel-safe, so a new future at each poll goes on where the last one was.
-            Some(stream) => pin!(stream.confirm()).poll(cx),
-            None => Poll::Ready(Ok(())),
-        })
-        .await;
-        confirmed.map_err(|error| match error {
-            NegotiationError::NoCommonProtocol => coded(&StreamError::ProtocolNotSupported),
-            error => coded(&error),
+            pin!(stream.confirm()).poll(cx).map(|confirmed| match confirmed {
+                Ok(()) => Ok(JsValue::UNDEFINED),
+                Err(NegotiationError::NoCommonProtocol) => Err(coded(&StreamError::ProtocolNotSupported)),
+                Err(error) => Err(coded(&error)),
+            })
         })
     }
 
@@ -137,4 +142,12 @@ impl WasmStream {
         }
         Some(pair)
     }
+}
+
+/// What a step that only succeeds or fails is to the page.
+fn done(step: Poll<Result<(), StreamError>>) -> Poll<Result<JsValue, JsValue>> {
+    step.map(|done| match done {
+        Ok(()) => Ok(JsValue::UNDEFINED),
+        Err(error) => Err(stream_error(&error)),
+    })
 }

@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use super::{MaybeSend, Task, spawn};
+use super::{BoxFuture, MaybeSend, Task, spawn};
 
 /// The tasks of one owner. A task that ends leaves the set by itself; dropping the set cancels the rest.
 #[derive(Debug, Default)]
@@ -19,6 +19,10 @@ struct Tasks {
 impl TaskSet {
     /// Runs `future` until it ends or the set is dropped or closed. In a closed set it never starts.
     pub fn spawn(&self, future: impl Future<Output = ()> + MaybeSend + 'static) {
+        self.spawn_boxed(Box::pin(future));
+    }
+
+    fn spawn_boxed(&self, future: BoxFuture<'static, ()>) {
         let mut tasks = lock(&self.0);
         if tasks.closed {
             return;

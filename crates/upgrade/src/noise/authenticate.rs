@@ -16,7 +16,10 @@ use super::{
     handshake::{Claim, Handshake, MAX_HANDSHAKE_MESSAGE, Randomness, RemoteIdentity},
     payload::NoiseExtensions,
 };
-use crate::{Role, upgrade::negotiation_failed};
+use crate::{
+    Role,
+    upgrade::{Pipe, negotiation_failed},
+};
 
 /// Proves to the remote who we are and learns who it is, over a pipe that is already encrypted (WebTransport, WebRTC):
 /// the handshake's keys are thrown away.
@@ -43,15 +46,14 @@ pub(crate) type Ciphers = (CipherState, CipherState);
 
 /// Runs `handshake` to its end. What `negotiation` has to say is sent together with our first message, and its answer read
 /// before the remote's. If `expected` is another peer than the one that answers, that one does not learn who we are.
-pub(crate) async fn run<IO>(
-    io: &mut IO,
+///
+/// Not generic over the pipe: the page has one copy of this, not one for each of its transports.
+pub(crate) async fn run(
+    mut io: &mut dyn Pipe,
     mut handshake: Handshake,
     mut negotiation: Option<Dialer>,
     expected: Option<PeerId>,
-) -> Result<(RemoteIdentity, Ciphers), HandshakeError>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + MaybeSend,
-{
+) -> Result<(RemoteIdentity, Ciphers), HandshakeError> {
     let mut outgoing = negotiation.as_mut().map_or_else(Vec::new, |dialer| dialer.take_outgoing().to_vec());
     let mut remote = None;
     loop {
@@ -67,7 +69,7 @@ where
             return Ok((RemoteIdentity::clone(remote), ciphers));
         }
         if let Some(mut dialer) = negotiation.take() {
-            confirm_pipe(io, &mut dialer).await.map_err(negotiation_failed)?;
+            confirm_pipe(&mut io, &mut dialer).await.map_err(negotiation_failed)?;
         }
         let message = read_message(io).await?;
         if let Some(claim) = handshake.receive(&message)? {
@@ -96,7 +98,7 @@ async fn verify(claim: Claim, expected: Option<PeerId>) -> Result<RemoteIdentity
 }
 
 /// noise spec, "Wire Format": a 16-bit length in network order, then the message.
-async fn read_message<IO: AsyncRead + Unpin>(io: &mut IO) -> Result<Vec<u8>, HandshakeError> {
+async fn read_message(io: &mut dyn Pipe) -> Result<Vec<u8>, HandshakeError> {
     let length = usize::from(io.read_u16().await.map_err(lost)?);
     if length > MAX_HANDSHAKE_MESSAGE {
         return Err(NoiseError::TooLong { length, limit: MAX_HANDSHAKE_MESSAGE }.into());
