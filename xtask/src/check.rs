@@ -12,8 +12,14 @@ use crate::{npm, setup};
 pub(crate) const PAGE_ONLY: [&str; 1] = ["peerloom-wasm-tests"];
 
 /// Crates that go into the page and therefore must be clean on wasm32 too.
-const IN_THE_PAGE: [&str; 5] =
-    ["peerloom-core", "peerloom-upgrade", "peerloom-node", "peerloom-wasm", "peerloom-wasm-tests"];
+const IN_THE_PAGE: [&str; 6] = [
+    "peerloom-aead",
+    "peerloom-core",
+    "peerloom-upgrade",
+    "peerloom-node",
+    "peerloom-wasm",
+    "peerloom-wasm-tests",
+];
 
 /// The database is a few MB.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);

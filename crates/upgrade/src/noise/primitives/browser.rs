@@ -1,8 +1,4 @@
-use chacha20poly1305::{
-    ChaCha20Poly1305, KeyInit,
-    aead::{AeadInOut, inout::InOutBuf},
-};
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
 
@@ -32,11 +28,11 @@ impl KeyPair {
 }
 
 /// A ChaCha20-Poly1305 key.
-pub(in crate::noise) struct AeadKey(ChaCha20Poly1305);
+pub(in crate::noise) struct AeadKey(peerloom_aead::Key);
 
 impl AeadKey {
     pub(in crate::noise) fn new(key: &[u8; 32]) -> Result<Self, Refused> {
-        Ok(Self(ChaCha20Poly1305::new(key.into())))
+        Ok(Self(peerloom_aead::Key::new(key)))
     }
 
     /// Encrypts in place and returns the tag.
@@ -46,10 +42,7 @@ impl AeadKey {
         associated_data: &[u8],
         data: &mut [u8],
     ) -> Result<[u8; TAG_LENGTH], Refused> {
-        self.0
-            .encrypt_inout_detached(&nonce_bytes(nonce).into(), associated_data, data.into())
-            .map(Into::into)
-            .map_err(|_| Refused)
+        self.0.seal(nonce_bytes(nonce), associated_data, data).map_err(|_| Refused)
     }
 
     /// Decrypts `ciphertext` into `plaintext`, which is as long, if the tag is right.
@@ -61,10 +54,7 @@ impl AeadKey {
         tag: &[u8; TAG_LENGTH],
         plaintext: &mut [u8],
     ) -> Result<(), Refused> {
-        let data = InOutBuf::new(ciphertext, plaintext).map_err(|_| Refused)?;
-        self.0
-            .decrypt_inout_detached(&nonce_bytes(nonce).into(), associated_data, data, tag.into())
-            .map_err(|_| Refused)
+        self.0.open(nonce_bytes(nonce), associated_data, ciphertext, tag, plaintext).map_err(|_| Refused)
     }
 }
 
