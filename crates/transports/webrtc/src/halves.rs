@@ -140,18 +140,19 @@ impl Halves {
 
     /// We give up both halves.
     pub(crate) fn reset(&mut self, code: u32) {
-        self.stop(code);
+        // RESET before STOP_SENDING: rust-libp2p takes whichever comes first for the end of the stream.
         self.reset_write(code);
+        self.stop(code);
         self.reset.get_or_insert(Reset { code, by_us: true });
     }
 
     /// The user has let go of the stream.
     pub(crate) fn drop_handle(&mut self) {
-        self.stop(0);
         if self.framing.write_half() == Half::Open {
             self.reset_write(0);
             self.reset.get_or_insert(Reset { code: 0, by_us: true });
         }
+        self.stop(0);
     }
 
     fn stop(&mut self, code: u32) {

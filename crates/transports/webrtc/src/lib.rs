@@ -15,6 +15,7 @@ mod certificate;
 mod connection;
 mod dcep;
 mod demultiplexer;
+mod dialer;
 mod driver;
 mod dtls;
 mod halves;

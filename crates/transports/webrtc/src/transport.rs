@@ -2,27 +2,24 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use peerloom_core::{
-    Connection, DialError, HandshakeError, Keypair, ListenError, Listener, Multiaddr, Transport,
-    runtime::BoxFuture,
+    Connection, DialError, Keypair, ListenError, Listener, Multiaddr, Transport, runtime::BoxFuture,
 };
 use peerloom_socket::udp::DatagramSocket;
 
 use crate::{
     address::WebRtcAddress,
     certificate::{Certificate, CertificateError},
-    connection::{Handshake, Side},
-    driver::{Inbound, now},
+    dialer::Dialer,
     limits,
     listener::{Settings, WebRtcListener},
-    peer_connection::{PeerConnection, Timeouts},
-    state::Shared,
-    ufrag::{Credentials, WireVersion},
+    peer_connection::Timeouts,
+    ufrag::WireVersion,
 };
 
 /// What can be chosen about a [`WebRtcDirectTransport`].
@@ -120,9 +117,13 @@ impl Transport for WebRtcDirectTransport {
     }
 
     fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>> {
-        let (identity, version) = (self.identity.clone(), self.config.dial_version);
-        let (timeouts, send_target) = (self.timeouts(), self.config.send_target);
-        Box::pin(async move { dial(&identity, address, version, timeouts, send_target).await })
+        let dialer = Dialer {
+            identity: self.identity.clone(),
+            timeouts: self.timeouts(),
+            send_target: self.config.send_target,
+            version: self.config.dial_version,
+        };
+        Box::pin(async move { dialer.dial(address).await })
     }
 
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
@@ -138,49 +139,5 @@ impl Transport for WebRtcDirectTransport {
             Err(ListenError::UnsupportedAddress { address, reason })
         };
         Box::pin(std::future::ready(result))
-    }
-}
-
-async fn dial(
-    identity: &Keypair,
-    address: Multiaddr,
-    version: WireVersion,
-    timeouts: Timeouts,
-    send_target: usize,
-) -> Result<Box<dyn Connection>, DialError> {
-    let unsupported = |reason| DialError::UnsupportedAddress { address: address.clone(), reason };
-    let unreachable = |error: &dyn std::fmt::Display| DialError::Unreachable {
-        address: address.clone(),
-        reason: error.to_string(),
-    };
-    let parsed = WebRtcAddress::parse(&address).ok_or_else(|| unsupported("not a WebRTC-direct address"))?;
-    if parsed.certhashes.is_empty() {
-        return Err(unsupported("no SHA-256 certificate hash"));
-    }
-    let resolved = parsed.endpoint.resolve().await.map_err(|error| unreachable(&error))?;
-    let remote = *resolved.first().ok_or_else(|| unreachable(&"the name has no address"))?;
-
-    let certificate = Certificate::generate().map_err(|error| unreachable(&error))?;
-    let config = certificate.dtls_config(true).map_err(|error| unreachable(&error))?;
-    let any: SocketAddr = match remote {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = DatagramSocket::bind(any).map_err(|error| unreachable(&error))?;
-    let credentials = Credentials::generate(version);
-    let connection = PeerConnection::dialer(credentials, remote, parsed.certhashes, config, timeouts, now());
-    let shared = Shared::new(connection, socket.sender(), send_target);
-    let handshake = Handshake {
-        identity,
-        side: Side::Dialer { expected: parsed.peer },
-        fingerprint: certificate.hash(),
-        remote_address: address.without_peer_id(),
-        timeout: timeouts.step,
-    };
-    match handshake.run(shared, Inbound::Socket(socket), ()).await {
-        Ok(connection) => Ok(Box::new(connection)),
-        // Not even a connectivity check was answered.
-        Err(HandshakeError::TimedOut { step: crate::peer_connection::ICE }) => Err(unreachable(&"no answer")),
-        Err(source) => Err(DialError::Handshake { address, source }),
     }
 }
