@@ -119,7 +119,7 @@ async fn a_refused_protocol_is_the_first_reads_error() {
     let client = world.node();
     client.dial(address).await.unwrap();
     let unknown = ProtocolName::from_static("/unknown/1.0.0");
-    let mut stream = client.open_stream(server.peer_id(), &[unknown.clone()]).await.unwrap();
+    let mut stream = client.open_stream(server.peer_id(), std::slice::from_ref(&unknown)).await.unwrap();
     stream.write_all(Bytes::from_static(b"hello")).await.unwrap();
     stream.read_chunk().await.unwrap_err();
 

@@ -118,7 +118,7 @@ fn identity_and_certificate_hashes_survive_a_restart() {
         .iter()
         .map(|address| {
             let end = address.find("/certhash").or_else(|| address.find("/p2p")).unwrap();
-            &address[..end]
+            address.split_at(end).0
         })
         .collect();
     let again = Server::start(directory.path(), &listen);

@@ -5,7 +5,9 @@ use peerloom_core::{
     Keypair, Multiaddr, PeerId, Protocol, ProtocolName,
     runtime::{Task, spawn},
 };
-use peerloom_node::{ConnectionInfo, Direction, IncomingStream, Node, NodeEvent, ping::ping};
+use peerloom_node::{
+    ConnectionInfo, Direction, IncomingStream, Node, NodeEvent, identify::IdentifyConfig, ping::ping,
+};
 use wasm_bindgen::{
     JsCast,
     prelude::{JsValue, wasm_bindgen},
@@ -45,9 +47,7 @@ impl WasmNode {
             .transport(WebRtcDirectTransport::new(identity.clone()))
             .transport(WebSocketTransport::new(identity));
         if let Some(agent) = agent {
-            let mut config = peerloom_node::identify::IdentifyConfig::default();
-            config.agent_version = agent;
-            builder = builder.identify(config);
+            builder = builder.identify(IdentifyConfig { agent_version: agent, ..IdentifyConfig::default() });
         }
         let node = builder.build();
         let mut events = node.events();
