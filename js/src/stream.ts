@@ -10,6 +10,10 @@ const WRITE_QUEUE = 256 * 1024
 /** The most that is handed to the core at once, which copies it. */
 const MAX_WRITE = 64 * 1024
 
+/** How long a cancelled stream is read at most before the browser is told to cancel it, and what pause ends it sooner. */
+const DISCARD_MS = 200
+const DISCARD_PAUSE_MS = 20
+
 /** The browser's own streams, unlocked from the core. */
 interface Native {
   reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>
@@ -203,7 +207,7 @@ export class PeerloomStream {
   #cancel(reason: unknown): void {
     this.#ended('read')
     if (this.#native) {
-      this.#native.reader.cancel(nativeReason(reason)).catch(() => {})
+      void cancelNative(this.#native.reader, reason)
     } else if (this.#openHalves.has('write')) {
       // There is nothing to tell the peer with that would not end our own direction too.
       void this.#drain()
@@ -221,7 +225,7 @@ export class PeerloomStream {
   #abort(reason: unknown): void {
     if (this.#native) {
       this.#native.writer.abort(nativeReason(reason)).catch(() => {})
-      this.#native.reader.cancel(nativeReason(reason)).catch(() => {})
+      void cancelNative(this.#native.reader, reason)
     } else {
       callNow(() => this.#core.reset(codeOf(reason)))
     }
@@ -267,8 +271,51 @@ function withCode(reason: unknown, code: number): PeerloomError {
   return new PeerloomError('ERR_STREAM_RESET', message, { cause: reason, streamErrorCode: code })
 }
 
+/** Tells the peer to stop, and forgets what it has sent. */
+async function cancelNative(reader: Native['reader'], reason: unknown): Promise<void> {
+  try {
+    if (LOSES_CREDIT) {
+      await discardArrived(reader)
+    }
+    await reader.cancel(nativeReason(reason))
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+/**
+ * Firefox never gives back the connection's flow control credit for bytes that it received and then threw away: a few cancelled
+ * downloads, and no stream of the connection receives anything any more. So what has arrived is read first.
+ */
+const LOSES_CREDIT = 'InternalError' in globalThis
+
+/** Reads until nothing more comes for a moment; not for long, because the peer goes on sending. */
+async function discardArrived(reader: Native['reader']): Promise<void> {
+  const end = performance.now() + DISCARD_MS
+  while (performance.now() < end) {
+    const arrived = await Promise.race([reader.read(), pause(DISCARD_PAUSE_MS)])
+    if (!arrived || arrived.done) {
+      return
+    }
+  }
+}
+
+function pause(milliseconds: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds))
+}
+
 /** What the browser's own streams want to be aborted with for a code to reach the peer. */
 function nativeReason(reason: unknown): unknown {
   const code = codeOf(reason)
-  return code === 0 ? undefined : new WebTransportError('reset', { source: 'stream', streamErrorCode: code })
+  if (code === 0) {
+    return undefined
+  }
+  const options = { source: 'stream', streamErrorCode: code } as const
+  try {
+    return new WebTransportError('reset', options)
+  } catch {
+    // The draft has a message before the options; the browsers of 2026 have only the options, and throw otherwise.
+    const Constructor = WebTransportError as unknown as new (init: typeof options) => WebTransportError
+    return new Constructor(options)
+  }
 }

@@ -158,7 +158,8 @@ impl Channel {
         if let Err(error) = received {
             self.abandon(state, StreamError::Protocol(error.0));
         } else if len > RECEIVE_BUFFER || buffered > CONNECTION_RECEIVE_BUFFER && len > before {
-            self.abandon(state, StreamError::Protocol("the stream was read too slowly to hold what arrived"));
+            tracing::warn!("a WebRTC stream was read too slowly to hold what arrived, and was reset");
+            self.abandon(state, StreamError::Reset { code: 0 });
         }
     }
 

@@ -30,6 +30,8 @@ extern "C" {
     pub(super) type WebTransportError;
     #[wasm_bindgen(constructor, catch)]
     pub(super) fn new(message: &str, options: &Object) -> Result<WebTransportError, JsValue>;
+    #[wasm_bindgen(constructor, catch)]
+    pub(super) fn from_options(options: &Object) -> Result<WebTransportError, JsValue>;
     /// `stream` or `session`.
     #[wasm_bindgen(method, getter)]
     pub(super) fn source(this: &WebTransportError) -> Option<String>;

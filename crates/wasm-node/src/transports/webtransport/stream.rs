@@ -226,5 +226,8 @@ fn reset_reason(code: u32) -> JsValue {
     let options = Object::new();
     js::set_property(&options, "source", &JsValue::from_str("stream"));
     js::set_property(&options, "streamErrorCode", &JsValue::from(code));
-    WebTransportError::new("reset", &options).map_or(JsValue::UNDEFINED, JsValue::from)
+    // The draft has a message before the options; the browsers of 2026 have only the options, and throw otherwise.
+    WebTransportError::new("reset", &options)
+        .or_else(|_| WebTransportError::from_options(&options))
+        .map_or(JsValue::UNDEFINED, JsValue::from)
 }
