@@ -1,4 +1,13 @@
 //! The page's transports against a real server, each in the same ways.
+
+// Allowed in tests; clippy does not know those of wasm-bindgen.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
 #![cfg(target_arch = "wasm32")]
 
 mod common;

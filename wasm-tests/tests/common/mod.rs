@@ -25,6 +25,7 @@ pub(crate) const ECHO: ProtocolName = ProtocolName::from_static("/echo/1.0.0");
 pub(crate) const ECHO_DIGEST: ProtocolName = ProtocolName::from_static("/peerloom/echo-digest/1.0.0");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // They are the transports' names.
 pub(crate) enum Kind {
     WebTransport,
     WebRtcDirect,
