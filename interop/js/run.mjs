@@ -86,9 +86,13 @@ function checksOf({ dialer, listener }) {
   return Object.entries(CHECKS).filter(([name]) => !impossible[name])
 }
 
-/** What a foreign peer of the row is known to fail: reasons by the name of the check. */
-function defectsOf({ dialer, listener, transport }) {
-  return { ...dialer.defects?.[transport], ...listener.defects?.[transport] }
+/** What a foreign peer of the row is known to fail: reasons by the name of the check, or `row`. */
+function defectsOf(row) {
+  const ofEach = [row.dialer, row.listener].map((peer) => {
+    const defects = Object.entries(peer.defects?.(row) ?? {})
+    return defects.map(([check, reason]) => [check, `${peer.name}: ${reason}`])
+  })
+  return Object.fromEntries(ofEach.flat())
 }
 
 function endsOfReset(receiver, transport) {
@@ -129,8 +133,8 @@ for (const row of rows) {
     test(row.name, () => {
       throw broken.get(failed)
     })
-  } else if (missing !== undefined) {
-    row.skipped = `${missing.name}: ${unavailable.get(missing)}`
+  } else if (missing !== undefined || defectsOf(row).row !== undefined) {
+    row.skipped = missing === undefined ? defectsOf(row).row : `${missing.name}: ${unavailable.get(missing)}`
     test(row.name, { skip: row.skipped })
   } else {
     describe(row.name, () => runRow(row))
@@ -167,7 +171,7 @@ function runRow(row) {
   for (const [name, check] of checksOf(row)) {
     if (defects[name] !== undefined) {
       row.results[name] = 'skip'
-      it(name, { skip: `${row.name}: ${defects[name]}` })
+      it(name, { skip: defects[name] })
       continue
     }
     row.results[name] = 'FAIL'
