@@ -144,7 +144,13 @@ impl Shared {
             return Err(ConnectError::SelfDial);
         }
         let of_peer = connections.by_peer.get(&peer).map_or(0, Vec::len);
-        if connections.by_id.len() >= self.limits.connections || of_peer >= self.limits.connections_per_peer {
+        // A peer at its own limit loses its oldest connection for the new one: that of a page which was reloaded, say, and
+        // whose goodbye never came.
+        let replaced = match of_peer >= self.limits.connections_per_peer {
+            true => connections.by_peer.get(&peer).and_then(|ids| ids.first().copied()),
+            false => None,
+        };
+        if replaced.is_none() && connections.by_id.len() >= self.limits.connections {
             return Err(ConnectError::TooManyConnections { peer });
         }
 
@@ -162,7 +168,19 @@ impl Shared {
         connections.by_peer.entry(peer).or_default().push(id);
         // Emitted under the lock, as is the closing: so a reader never sees a connection go before it came.
         self.events.emit(NodeEvent::ConnectionEstablished { connection: info.clone(), first: of_peer == 0 });
+        drop(connections);
+        if let Some(replaced) = replaced {
+            self.replace(replaced);
+        }
         Ok(info)
+    }
+
+    fn replace(&self, id: ConnectionId) {
+        let connection = self.connections.lock().by_id(id);
+        if let Some(connection) = connection {
+            self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
+            self.tasks.spawn(connection.close());
+        }
     }
 
     /// Ends a connection's entry and tells so; nothing if that has happened already.

@@ -81,7 +81,7 @@ pub enum ConnectError {
         /// What became of each address, in the order in which they failed.
         attempts: Vec<ConnectError>,
     },
-    /// A limit on connections, in all or to this peer, is reached.
+    /// The limit on connections is reached.
     #[error("too many connections to take one to {peer}")]
     TooManyConnections {
         /// The peer.

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Established connections, both directions together.
     pub connections: usize,
-    /// Established connections to one peer.
+    /// Established connections to one peer. For one more, the oldest of them is closed.
     pub connections_per_peer: usize,
     /// Inbound connections, over all listeners, whose handshake is not finished. Further dialers wait in the socket's backlog.
     pub incoming_handshakes: usize,

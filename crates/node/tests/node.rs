@@ -338,18 +338,41 @@ async fn a_peer_that_goes_silent_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn further_connections_of_one_peer_are_refused_at_the_limit() {
+async fn a_peer_at_its_limit_loses_its_oldest_connection_for_a_new_one() {
     let world = World::new();
     let mut limits = Limits::default();
     limits.connections_per_peer = 2;
     let server = world.builder().limits(limits).build();
     let client = world.node();
+    let mut addresses = Vec::new();
     for _ in 0..4 {
         let address = listen(&server).await;
-        let _ = client.dial(address).await;
+        client.dial(address.clone()).await.unwrap();
+        addresses.push(address.without_peer_id());
+        tokio::time::sleep(LATENCY * 10).await;
+    }
+    assert_eq!(server.connections().len(), 2);
+    let mut left: Vec<_> =
+        client.connections().into_iter().map(|connection| connection.remote_address).collect();
+    left.sort();
+    addresses.sort();
+    assert_eq!(left, addresses[2..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_beyond_the_limit_on_connections_are_refused() {
+    let world = World::new();
+    let mut limits = Limits::default();
+    limits.connections = 2;
+    let server = world.builder().limits(limits).build();
+    let address = listen(&server).await;
+    let clients: Vec<_> = (0..4).map(|_| world.node()).collect();
+    for client in &clients {
+        let _ = client.dial(address.clone()).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((server.connections().len(), client.connections().len()), (2, 2));
+    assert_eq!(server.connections().len(), 2);
+    assert_eq!(clients.iter().filter(|client| client.is_connected(server.peer_id())).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
