@@ -130,7 +130,8 @@ function rustDefects({ dialer, transport }) {
   }
   if (dialer.page) {
     const reason = 'loses streams with the number of an earlier one, which browsers use again'
-    for (const check of ['identify', 'ping', 'reset', 'remote reset', 'still alive']) defects[check] = reason
+    const onStreams = ['identify', 'identified', 'ping', 'reset', 'remote reset', 'still alive']
+    for (const check of onStreams) defects[check] = reason
   }
   return defects
 }
