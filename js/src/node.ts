@@ -67,6 +67,14 @@ export class Peerloom extends EventTargetBase {
     this.#core = callNow(() => new WasmNode(seed, agentVersion, (event: CoreEvent) => this.#onEvent(event)))
     this.#peerId = this.#core.peerId
     this.#forgetBugListener = onBug((error) => this.#emit('error', error))
+    // Says goodbye when the page goes for good: Firefox does not for a page with WebTransport. Workers have no such event.
+    globalThis.addEventListener?.('pagehide', this.#leave)
+  }
+
+  readonly #leave = (event: Event): void => {
+    if (!(event as PageTransitionEvent).persisted) {
+      void this.close().catch(() => {})
+    }
   }
 
   /** Who this node is, as other peers see it. */
@@ -157,6 +165,7 @@ export class Peerloom extends EventTargetBase {
     }
     this.#closed = true
     this.#forgetBugListener()
+    globalThis.removeEventListener?.('pagehide', this.#leave)
     await orAborted(
       call(() => this.#core.close()),
       options.signal,
