@@ -312,7 +312,11 @@ async fn dropped_nodes_leave_no_task_behind() {
     let before = alive_tasks();
     let (server, address) = world.echo_server().await;
     // A handler that never ends must not keep its node alive.
-    server.handle(ProtocolName::from_static("/hang/1.0.0"), |_incoming| std::future::pending()).unwrap();
+    let hold = |incoming| async move {
+        let _held = incoming;
+        std::future::pending().await
+    };
+    server.handle(ProtocolName::from_static("/hang/1.0.0"), hold).unwrap();
     let client = world.node();
     let connection = client.dial(address).await.unwrap();
     let hang = ProtocolName::from_static("/hang/1.0.0");

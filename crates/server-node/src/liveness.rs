@@ -46,3 +46,46 @@ fn is_answer(error: &PingError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peerloom_core::{Keypair, ProtocolName};
+    use peerloom_node::ping::{PROTOCOL, TIMEOUT};
+    use peerloom_sim::Network;
+
+    use super::*;
+
+    async fn connected() -> (Node, Node) {
+        let network = Network::new(Duration::from_millis(10));
+        let [server, client] = [(); 2].map(|()| {
+            let keypair = Keypair::generate();
+            Node::builder(keypair.clone()).transport(network.transport(keypair)).answer_pings(false).build()
+        });
+        let address = server.listen("/memory/0".parse().unwrap()).await.unwrap().remove(0);
+        client.dial(address).await.unwrap();
+        (server, client)
+    }
+
+    async fn watch_for(server: &Node, time: Duration) {
+        let _ = tokio::time::timeout(time, watch(server)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_leaves_pings_unanswered_is_closed() {
+        let (server, client) = connected().await;
+        let hold = |incoming| async move {
+            let _held = incoming;
+            std::future::pending().await
+        };
+        client.handle(ProtocolName::from_static(PROTOCOL), hold).unwrap();
+        watch_for(&server, INTERVAL + TIMEOUT * 2).await;
+        assert!(server.connections().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_know_pings_is_left_alone() {
+        let (server, _client) = connected().await;
+        watch_for(&server, (INTERVAL + TIMEOUT) * 4).await;
+        assert_eq!(server.connections().len(), 1);
+    }
+}
