@@ -235,6 +235,9 @@ impl Identify {
             stream.write(&message).await?;
         }
         stream.close_write().await?;
+        // Up to the remote's end: to drop a stream before it tells the remote to stop sending, upon which Firefox throws
+        // away what it has received and not yet read.
+        while stream.read().await?.is_some() {}
         Ok(())
     }
 
