@@ -129,10 +129,14 @@ async fn reset(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
 
 async fn remote_reset(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
     let mut stream = open(node, connection, RESET).await?;
-    stream.write_all(Bytes::from(pattern(1))).await?;
-    stream.flush().await?;
+    let exchange = async {
+        stream.write_all(Bytes::from(pattern(1))).await?;
+        // The reset may come as early as here.
+        stream.flush().await?;
+        stream.read_chunk().await
+    };
     // With lazy negotiation, that the listener does not support the protocol shows on reading.
-    let end = match stream.read_chunk().await {
+    let end = match exchange.await {
         Ok(None) => "closed".to_owned(),
         Ok(Some(chunk)) => format!("{} more bytes", chunk.len()),
         Err(StreamError::Reset { .. }) => "reset".to_owned(),

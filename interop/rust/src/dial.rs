@@ -170,9 +170,12 @@ async fn remote_reset(control: &mut Control, remote: PeerId) -> Result<Value> {
         Err(OpenStreamError::UnsupportedProtocol(_)) => return Ok(json!({ "end": "unsupported" })),
         Err(error) => return Err(error.into()),
     };
-    stream.write_all(&pattern(1)).await?;
-    stream.flush().await?;
-    let end = ending(&mut stream).await;
+    let writing = async {
+        stream.write_all(&pattern(1)).await?;
+        // The reset may come as early as here.
+        stream.flush().await
+    };
+    let end = if writing.await.is_err() { "reset".to_owned() } else { ending(&mut stream).await };
     ensure!(end != "1 more bytes", "the listener echoes instead");
     Ok(json!({ "end": end }))
 }
