@@ -369,3 +369,20 @@ async fn a_dropped_listener_refuses_new_dials_and_keeps_its_connections() {
     let dial = WebTransportTransport::new(Keypair::generate(), config).dial(address);
     assert!(matches!(dial.await, Err(DialError::Unreachable { .. })));
 }
+
+/// Firefox loses an answer that it has not read yet when it is told to stop sending the question.
+#[tokio::test]
+async fn remote_that_was_answered_is_not_told_to_stop_at_once() {
+    let (client, server) = pair().await;
+    let mut asking = client.open_stream().await.unwrap();
+    asking.write_all(Bytes::from_static(b"question")).await.unwrap();
+    let mut answering = server.accept_stream().await.unwrap();
+    answering.read_chunk().await.unwrap();
+    answering.write_all(Bytes::from_static(b"answer")).await.unwrap();
+    answering.close_write().await.unwrap();
+    drop(answering);
+    assert_eq!(asking.read_chunk().await.unwrap().unwrap(), "answer");
+    assert_eq!(asking.read_chunk().await.unwrap(), None);
+    asking.write_all(Bytes::from_static(b"thank you")).await.unwrap();
+    asking.close_write().await.unwrap();
+}

@@ -48,6 +48,12 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a close waits for what was written before it to be acknowledged.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a stream that was answered and then dropped may still be written to by the remote, before it is told to stop.
+pub(super) const STOP_DELAY: Duration = Duration::from_secs(3);
+
+/// Such streams of one connection; beyond them the oldest is stopped at once.
+pub(super) const MAX_UNREAD_STREAMS: usize = 128;
+
 /// How long the connection under a session outlives the remote's close of the session, for what is still on its way. The
 /// remote should end it sooner.
 pub(super) const LINGER: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! A WebTransport session on a QUIC connection: what its streams and its owner share, and the task that watches over it.
 
 use std::{
+    collections::VecDeque,
     future::Future as _,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -13,14 +14,15 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use peerloom_core::{
     ConnectionError, HandshakeError,
-    runtime::{BoxFuture, sleep, timeout},
+    runtime::{BoxFuture, Instant, sleep, timeout},
 };
 use quinn::{RecvStream, SendStream};
 
 use super::{
     STEP,
-    limits::{CLOSE_TIMEOUT, LINGER, MAX_STREAMS, MIN_STREAMS},
+    limits::{CLOSE_TIMEOUT, LINGER, MAX_STREAMS, MAX_UNREAD_STREAMS, MIN_STREAMS, STOP_DELAY},
     receive_window::ReceiveWindow,
+    stream::on_the_wire,
     unidirectional::UnidirectionalStreams,
 };
 use crate::h3::{
@@ -48,6 +50,7 @@ pub(super) struct Session {
     /// Our control stream, which must stay open as long as the connection.
     _control: SendStream,
     unacknowledged: Mutex<Unacknowledged>,
+    unread: Mutex<UnreadStreams>,
 }
 
 impl Session {
@@ -72,6 +75,7 @@ impl Session {
             connect: Mutex::new(Some(connect)),
             _control: control,
             unacknowledged: Mutex::default(),
+            unread: Mutex::default(),
         })
     }
 
@@ -126,6 +130,12 @@ impl Session {
         self.unacknowledged.lock().push(Box::pin(async move {
             let _ = stopped.await;
         }));
+    }
+
+    /// Takes the read half of a stream whose write half is finished and which nobody holds any more. The remote is told to
+    /// stop only if it does not end the stream itself.
+    pub(super) fn stop_later(&self, recv: RecvStream) {
+        self.unread.lock().push(recv);
     }
 
     /// Closes the session in order. See [`peerloom_core::Connection::close`].
@@ -185,6 +195,7 @@ impl Session {
     async fn keep_flowing(self: &Arc<Self>) {
         loop {
             sleep(WINDOW_CHECK).await;
+            self.unread.lock().stop_old();
             if Arc::strong_count(self) > 2 {
                 self.window.check(&self.quic);
             }
@@ -233,6 +244,50 @@ impl Unacknowledged {
             let cx = &mut Context::from_waker(Waker::noop());
             self.futures.retain_mut(|acknowledged| acknowledged.as_mut().poll(cx).is_pending());
             self.look_at = self.futures.len().saturating_mul(2);
+        }
+    }
+}
+
+/// Read halves that nobody reads, of streams whose write half is finished.
+///
+/// Firefox forgets what it has received and not yet read of a stream when it is told to stop sending on it: a server that
+/// answers and drops the stream would take its answer back. So that comes late, and mostly never: the remote has been
+/// answered, and ends its half.
+#[derive(Default)]
+struct UnreadStreams(VecDeque<(Instant, RecvStream)>);
+
+impl UnreadStreams {
+    fn push(&mut self, mut recv: RecvStream) {
+        if discard(&mut recv) {
+            return;
+        }
+        if self.0.len() >= MAX_UNREAD_STREAMS {
+            self.0.pop_front().into_iter().for_each(stop);
+        }
+        self.0.push_back((Instant::now(), recv));
+    }
+
+    /// Forgets those that have ended, and stops those that had their time.
+    fn stop_old(&mut self) {
+        self.0.retain_mut(|(_, recv)| !discard(recv));
+        while self.0.front().is_some_and(|(since, _)| since.elapsed() >= STOP_DELAY) {
+            self.0.pop_front().into_iter().for_each(stop);
+        }
+    }
+}
+
+fn stop((_, mut recv): (Instant, RecvStream)) {
+    let _ = recv.stop(on_the_wire(0));
+}
+
+/// Throws away what has arrived. Whether that was all there will be.
+fn discard(recv: &mut RecvStream) -> bool {
+    let cx = &mut Context::from_waker(Waker::noop());
+    loop {
+        match poll_once(cx, recv.read_chunks(&mut [const { Bytes::new() }; 8])) {
+            Poll::Ready(Ok(Some(_))) => {}
+            Poll::Ready(Ok(None) | Err(_)) => return true,
+            Poll::Pending => return false,
         }
     }
 }

@@ -21,7 +21,8 @@ const CHUNKS: usize = 32;
 pub(super) struct WebTransportStream {
     session: Arc<Session>,
     send: SendStream,
-    recv: RecvStream,
+    /// `None` only while the stream is being dropped.
+    recv: Option<RecvStream>,
     /// Whether the remote opened it.
     accepted: bool,
     /// What is still to be written in front of everything else.
@@ -64,7 +65,16 @@ impl WebTransportStream {
 
     fn new(session: Arc<Session>, send: SendStream, recv: RecvStream, header: Bytes) -> Self {
         let (read, write) = (Half::new(), Half::new());
-        Self { session, send, recv, accepted: false, header, received: VecDeque::new(), read, write }
+        Self {
+            session,
+            send,
+            recv: Some(recv),
+            accepted: false,
+            header,
+            received: VecDeque::new(),
+            read,
+            write,
+        }
     }
 
     fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
@@ -86,7 +96,8 @@ impl WebTransportStream {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         let mut chunks = [const { Bytes::new() }; CHUNKS];
-        let count = match poll_once(cx, self.recv.read_chunks(&mut chunks)) {
+        let Some(recv) = &mut self.recv else { return Poll::Ready(Ok(None)) };
+        let count = match poll_once(cx, recv.read_chunks(&mut chunks)) {
             Poll::Ready(Ok(Some(count))) => count,
             Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(self.read_error(error))),
@@ -131,7 +142,9 @@ impl WebTransportStream {
     }
 
     fn abandon_read(&mut self, code: u32) {
-        let _ = self.recv.stop(on_the_wire(code));
+        if let Some(recv) = &mut self.recv {
+            let _ = recv.stop(on_the_wire(code));
+        }
     }
 }
 
@@ -199,12 +212,23 @@ impl Stream for WebTransportStream {
 
 impl Drop for WebTransportStream {
     fn drop(&mut self) {
-        // quinn would finish the stream, and the remote would take half a message for a whole one.
-        if let HalfState::Open = self.write.state {
-            self.abandon_write(0);
-        }
-        if let HalfState::Open = self.read.state {
-            self.abandon_read(0);
+        match (&self.write.state, &self.read.state) {
+            // We have said all that we had to say, and the remote is to have time to read it.
+            (HalfState::Ended, HalfState::Open) => {
+                if let Some(recv) = self.recv.take() {
+                    self.session.stop_later(recv);
+                }
+            }
+            (HalfState::Open, read) => {
+                let reading = matches!(read, HalfState::Open);
+                // quinn would finish the stream, and the remote would take half a message for a whole one.
+                self.abandon_write(0);
+                if reading {
+                    self.abandon_read(0);
+                }
+            }
+            (_, HalfState::Open) => self.abandon_read(0),
+            _ => {}
         }
         if self.accepted {
             self.session.forget_accepted();
@@ -254,6 +278,6 @@ impl Half {
     }
 }
 
-fn on_the_wire(code: u32) -> VarInt {
+pub(super) fn on_the_wire(code: u32) -> VarInt {
     VarInt::from_u64(error_code::from_application(code)).unwrap_or(VarInt::MAX)
 }
