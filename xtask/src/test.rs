@@ -23,6 +23,7 @@ const SUITES: [(&str, Suite); 6] = [
     ("native", native),
     ("wasm in Chromium", wasm_in_chromium),
     ("wasm in Firefox", wasm_in_firefox),
+    ("package in browsers", package_in_browsers),
     ("demo page", demo_page),
     ("foreign peers", foreign_peers),
     ("soak", short_soak),
@@ -93,21 +94,31 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
     )
 }
 
+/// The npm package as an application uses it, in both browsers.
+fn package_in_browsers(shell: &Shell) -> Result<Tally> {
+    npm::package(shell)?;
+    let node = node::node(shell)?;
+    counted(in_browsers(shell, cmd!(shell, "{node} --test --test-reporter=spec js/tests/sdk.test.mjs"))?)
+}
+
 /// The demo as its user meets it, in both browsers.
 fn demo_page(shell: &Shell) -> Result<Tally> {
+    demo::build_page(shell)?;
+    let node = node::node(shell)?;
+    counted(in_browsers(shell, cmd!(shell, "{node} examples/web/tests/run.mjs"))?)
+}
+
+/// A command that drives browsers itself, with where they and the server are.
+fn in_browsers<'a>(shell: &'a Shell, command: Cmd<'a>) -> Result<Cmd<'a>> {
     let chromium = debian::chromium(shell)?;
     let firefox = debian::firefox(shell)?;
     let geckodriver = cargo::geckodriver(shell)?;
-    demo::build_page(shell)?;
     let server = programs(shell)?.join("peerloom");
-    let node = node::node(shell)?;
-    counted(
-        cmd!(shell, "{node} examples/web/tests/run.mjs")
-            .env("PEERLOOM_BIN", server)
-            .env("CHROMIUM", chromium)
-            .env("FIREFOX", firefox)
-            .env("GECKODRIVER", geckodriver),
-    )
+    Ok(command
+        .env("PEERLOOM_BIN", server)
+        .env("CHROMIUM", chromium)
+        .env("FIREFOX", firefox)
+        .env("GECKODRIVER", geckodriver))
 }
 
 /// Ours against foreign implementations, in both directions, over every transport that both have.
