@@ -19,7 +19,7 @@ mod tally;
 type Suite = fn(&Shell) -> Result<Tally>;
 
 /// In the order of running: what fails soonest and explains most comes first.
-const SUITES: [(&str, Suite); 6] = [
+const SUITES: [(&str, Suite); 7] = [
     ("native", native),
     ("wasm in Chromium", wasm_in_chromium),
     ("wasm in Firefox", wasm_in_firefox),
