@@ -62,8 +62,8 @@ export class Browser {
     this.#bundles = bundles
   }
 
-  /** What `window.check(address, without)` of a fresh page finds. */
-  async check(page, address, without, milliseconds) {
+  /** What `window.check(address, without)` of a fresh page finds; the page stays until `linger` is through with that. */
+  async check(page, address, without, linger, milliseconds) {
     const context = await this.#browser.newContext()
     try {
       const tab = await context.newPage()
@@ -76,7 +76,9 @@ export class Browser {
         await tab.goto(`http://127.0.0.1:${this.#server.address().port}/?page=${page}`)
         return await tab.evaluate((args) => window.check(...args), [address, without])
       }
-      return await Promise.race([checking(), failure])
+      const outcome = await Promise.race([checking(), failure])
+      await linger(outcome)
+      return outcome
     } finally {
       await context.close()
     }

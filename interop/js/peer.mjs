@@ -14,11 +14,11 @@ if (role === 'listen') {
   const node = await createPeer({ transports, listen: [address] })
   await serve(node, report)
   report({ event: 'listening', peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) })
-  // Nobody is left behind when the runner goes away.
-  process.stdin.resume().on('end', () => process.exit())
 } else if (role === 'dial') {
   report(await check(await createPeer({ transports }), address, without))
-  process.exit()
 } else {
   throw new Error('usage: node peer.mjs listen ADDR | node peer.mjs dial ADDR [CHECK…]')
 }
+
+// Nobody is left behind when the runner goes away.
+process.stdin.resume().on('end', () => process.exit())

@@ -48,7 +48,8 @@ function peerloom(programs) {
       folder ??= buildOurs()
     },
     listen: (transport) => listenOurs(join(folder, 'peerloom'), transport),
-    dial: (address, without) => dialWith(join(folder, 'peerloom-interop'), ['dial', address, ...without]),
+    dial: (address, without, linger) =>
+      dialWith(join(folder, 'peerloom-interop'), ['dial', address, ...without], linger),
     ping: (address) => pingWith(join(folder, 'peerloom'), address),
   }
 }
@@ -64,7 +65,7 @@ function peerloomInPage() {
       if (!existsSync(PACKAGE_BUILT)) throw new Error('the npm package is missing: cargo xtask npm')
       return Browser.missing()
     },
-    dial: (address, without, browser) => browser.check('peerloom', address, without, DIAL_MS),
+    dial: (address, without, linger, browser) => browser.check('peerloom', address, without, linger, DIAL_MS),
   }
 }
 
@@ -79,7 +80,8 @@ function jsOnNode() {
     dials: transports,
     prepare: nodeTooOld,
     listen: (transport) => listenWith(process.execPath, [peer, 'listen', LISTEN[transport]]),
-    dial: (address, without) => dialWith(process.execPath, [peer, 'dial', address, ...without]),
+    dial: (address, without, linger) =>
+      dialWith(process.execPath, [peer, 'dial', address, ...without], linger),
   }
 }
 
@@ -91,7 +93,8 @@ function jsInPage() {
     listens: [],
     dials: ['ws', 'webtransport', 'webrtc-direct'],
     prepare: Browser.missing,
-    dial: (address, without, browser) => browser.check('js-libp2p', address, without, DIAL_MS),
+    dial: (address, without, linger, browser) =>
+      browser.check('js-libp2p', address, without, linger, DIAL_MS),
   }
 }
 
@@ -114,7 +117,7 @@ function rust() {
       program = join(targetFolder(cwd), 'debug/rust-libp2p-peer')
     },
     listen: (transport) => listenWith(program, ['listen', LISTEN[transport]]),
-    dial: (address, without) => dialWith(program, ['dial', address, ...without]),
+    dial: (address, without, linger) => dialWith(program, ['dial', address, ...without], linger),
   }
 }
 
@@ -180,10 +183,13 @@ async function listenWith(command, args) {
   }
 }
 
-async function dialWith(command, args) {
+/** The dialer stays connected until `linger` is through with what it found. */
+async function dialWith(command, args, linger) {
   const process = new Program(command, args, [command, ...args].join(' '))
   try {
-    return await process.find('what it found', DIAL_MS, (line) => json(line))
+    const outcome = await process.find('what it found', DIAL_MS, (line) => json(line))
+    await linger(outcome)
+    return outcome
   } finally {
     await process.stop()
   }

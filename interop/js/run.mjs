@@ -187,8 +187,14 @@ async function play(row) {
   const { dialer, listener, transport } = row
   const listening = await listener.listen(transport)
   try {
-    const outcome = await dialer.dial(listening.address, Object.keys(defectsOf(row)), browser)
-    const wrong = await dialer.dial(`${withoutPeer(listening.address)}/p2p/${STRANGER}`, [], browser)
+    // A dialer that leaves at once may be gone before the listener has asked who it is.
+    const identified = async ({ peer, checks }) => {
+      if (!checks.connect.error) await listening.heard?.('identified', peer).catch(() => {})
+    }
+    const without = Object.keys(defectsOf(row))
+    const outcome = await dialer.dial(listening.address, without, identified, browser)
+    const wrongAddress = `${withoutPeer(listening.address)}/p2p/${STRANGER}`
+    const wrong = await dialer.dial(wrongAddress, [], async () => {}, browser)
     const pinged = await dialer.ping?.(listening.address)
     const found = (check) => {
       const result = outcome.checks[check]

@@ -1,6 +1,9 @@
 //! Makes the checks and tells what it found.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Read as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -25,7 +28,7 @@ const CHECK: Duration = Duration::from_secs(20);
 const ECHO_BYTES: usize = 1024 * 1024;
 const HALF_CLOSE_BYTES: usize = 64 * 1024;
 
-pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<Value> {
+pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<()> {
     let keypair = Keypair::generate();
     let node = Node::builder(keypair.clone())
         .transport(TcpTransport::new(keypair.clone()))
@@ -42,9 +45,11 @@ pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<Value> {
         }
         Err(error) => _ = checks.insert("connect".to_owned(), json!({ "error": format!("{error:#}") })),
     }
-    let peer = node.peer_id().to_string();
+    println!("{}", json!({ "peer": node.peer_id().to_string(), "checks": checks }));
+    // The listener may not have asked yet who dials it; whoever started us says when all is done.
+    tokio::task::spawn_blocking(|| io::stdin().read(&mut [0; 1])).await??;
     node.close().await;
-    Ok(json!({ "peer": peer, "checks": checks }))
+    Ok(())
 }
 
 async fn examine(

@@ -14,8 +14,7 @@ async fn main() -> Result<()> {
         .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["dial", address, without @ ..] => println!("{}", dial::run(address.parse()?, without).await?),
+        ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
         _ => bail!("usage: peerloom-interop dial ADDR [CHECK…]"),
     }
-    Ok(())
 }

@@ -9,7 +9,9 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream, Swarm, identify};
 use libp2p_stream::{Control, OpenStreamError};
 use serde_json::{Map, Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::swarm::{self, Behaviour, BehaviourEvent};
@@ -20,20 +22,25 @@ const CHECK: Duration = Duration::from_secs(20);
 const ECHO_BYTES: usize = 1024 * 1024;
 const HALF_CLOSE_BYTES: usize = 64 * 1024;
 
-pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<Value> {
+pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<()> {
     let mut swarm = swarm::new()?;
     let peer = swarm.local_peer_id().to_string();
     let mut checks = Map::new();
+    let mut driver = None;
     match timeout(CHECK, connect(&mut swarm, address)).await.unwrap_or_else(|_| Err(late())) {
         Ok(remote) => {
             checks.insert("connect".to_owned(), json!({ "remote": remote.to_string() }));
-            examine(swarm, remote, without, &mut checks).await;
+            driver = Some(examine(swarm, remote, without, &mut checks).await);
         }
         Err(error) => {
             checks.insert("connect".to_owned(), json!({ "error": format!("{error:#}") }));
         }
     }
-    Ok(json!({ "peer": peer, "checks": checks }))
+    println!("{}", json!({ "peer": peer, "checks": checks }));
+    // The listener may not have asked yet who dials it; whoever started us says when all is done.
+    tokio::io::stdin().read(&mut [0; 1]).await?;
+    drop(driver);
+    Ok(())
 }
 
 async fn connect(swarm: &mut Swarm<Behaviour>, address: Multiaddr) -> Result<PeerId> {
@@ -66,7 +73,7 @@ async fn examine(
     remote: PeerId,
     without: &[&str],
     checks: &mut Map<String, Value>,
-) {
+) -> JoinHandle<()> {
     let mut control = swarm.behaviour().stream.new_control();
     let (seen, mut news) = watch::channel(Seen::default());
     let driver = tokio::spawn(async move {
@@ -91,7 +98,7 @@ async fn examine(
         let value = outcome.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         checks.insert(name.to_owned(), value);
     }
-    driver.abort();
+    driver
 }
 
 fn note(seen: &mut Seen, event: SwarmEvent<BehaviourEvent>) {

@@ -25,10 +25,7 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["listen", address] => listen::run(address.parse()?).await,
-        ["dial", address, without @ ..] => {
-            println!("{}", dial::run(address.parse()?, without).await?);
-            Ok(())
-        }
+        ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
         _ => bail!("usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR [CHECK…]"),
     }
 }
