@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
 use crate::tools::{announce, cargo, node, wasm_target};
@@ -53,7 +53,9 @@ pub(crate) fn bindings(shell: &Shell) -> Result<()> {
     let wasm_opt = node::npm_program(shell, "wasm-opt")?;
     announce("Compiling the core to Wasm");
     let target = "wasm32-unknown-unknown";
+    let nameless_paths = without_machine_paths(shell)?;
     cmd!(shell, "cargo build --locked --package peerloom-wasm --lib --target {target} --profile wasm")
+        .args(["--config", &nameless_paths])
         .run()?;
     let compiled = target_folder(shell)?.join(target).join("wasm/peerloom_wasm.wasm");
     let optimised = shell.current_dir().join("js/generated/peerloom_wasm_bg.wasm");
@@ -90,6 +92,23 @@ pub(crate) fn target_folder(shell: &Shell) -> Result<PathBuf> {
     let folder =
         metadata.get("target_directory").and_then(Value::as_str).context("cargo names no target folder")?;
     Ok(folder.into())
+}
+
+/// Compiler flags that keep the folders of this machine out of the messages of panics: the package says the same wherever it
+/// was built, and nothing of who built it.
+fn without_machine_paths(shell: &Shell) -> Result<String> {
+    let cargo_home = match shell.var_os("CARGO_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(shell.var_os("HOME").context("HOME is not set")?).join(".cargo"),
+    };
+    let mut folders = vec![shell.current_dir()];
+    let registries = cargo_home.join("registry/src");
+    if registries.is_dir() {
+        folders.extend(shell.read_dir(&registries)?);
+    }
+    let flags: Vec<String> =
+        folders.iter().map(|folder| format!("--remap-path-prefix={}/=", folder.display())).collect();
+    Ok(format!("target.wasm32-unknown-unknown.rustflags={}", json!(flags)))
 }
 
 fn newer(file: &Path, than: &Path) -> bool {

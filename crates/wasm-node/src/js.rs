@@ -19,6 +19,11 @@ pub(crate) fn describe(error: &JsValue) -> String {
     error.as_string().unwrap_or_else(|| "the browser gives no reason".into())
 }
 
+/// Whether a browser's error is of this kind: the name of a `DOMException`.
+pub(crate) fn is_named(error: &JsValue, name: &str) -> bool {
+    error.dyn_ref::<js_sys::Error>().is_some_and(|error| error.name() == name)
+}
+
 /// Leaves a promise to itself. Nobody wants to know that it was rejected, so the console must not say so either.
 pub(crate) fn forget(promise: Promise) {
     drop(JsFuture::from(promise));

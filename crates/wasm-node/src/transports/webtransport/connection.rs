@@ -10,7 +10,7 @@ use std::{
 
 use peerloom_core::{
     Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
-    runtime::{BoxFuture, Task, spawn, timeout},
+    runtime::{BoxFuture, Task, sleep, spawn, timeout},
 };
 use peerloom_upgrade::noise::RemoteIdentity;
 use wasm_bindgen::JsValue;
@@ -25,6 +25,10 @@ use crate::{
 
 /// How long [`Connection::close`] waits for what closed streams still have to send.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long after a refusal by the browser a stream is asked for again: at first, and at most.
+const REOPEN_DELAY: Duration = Duration::from_millis(5);
+const MAX_REOPEN_DELAY: Duration = Duration::from_millis(100);
 
 /// A session that is closed when this is dropped: a failed one that nobody closes counts against Chromium's limit.
 pub(super) struct Session {
@@ -162,14 +166,24 @@ impl Connection for WebTransportConnection {
         let pending = self.pending.clone();
         Box::pin(async move {
             let failed = |error: JsValue| closed.reason_or(|| js::describe(&error));
-            let promise = transport.create_bidirectional_stream().map_err(failed)?;
-            let opening = Opening {
-                promise: Some(JsFuture::from(promise)),
-                closed: closed.clone(),
-                pending: pending.clone(),
-            };
-            let stream = opening.await.map_err(failed)?;
-            into_stream(&stream, &closed, &pending)
+            let mut delay = REOPEN_DELAY;
+            loop {
+                let promise = transport.create_bidirectional_stream().map_err(failed)?;
+                let opening = Opening {
+                    promise: Some(JsFuture::from(promise)),
+                    closed: closed.clone(),
+                    pending: pending.clone(),
+                };
+                match opening.await {
+                    Ok(stream) => return into_stream(&stream, &closed, &pending),
+                    // Chromium refuses where the standard has it wait: while the server's limit on streams is reached.
+                    Err(error) if closed.reason().is_none() && js::is_named(&error, "NetworkError") => {
+                        sleep(delay).await;
+                        delay = (delay * 2).min(MAX_REOPEN_DELAY);
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
+            }
         })
     }
 
