@@ -6,6 +6,7 @@
 //! are the same to their callers natively and in a web page.
 
 mod base_encoding;
+mod circuit;
 pub mod framing;
 mod keys;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod transport;
 pub mod varint;
 pub mod webrtc_stream;
 
+pub use circuit::{Circuit, CircuitEnd, CircuitLimits};
 pub use keys::{InvalidSignature, KeyError, Keypair, MAX_ENCODED_KEY_BYTES, PublicKey, RSA_BITS};
 pub use multiaddr::{MAX_BYTES as MAX_MULTIADDR_BYTES, MAX_COMPONENTS as MAX_MULTIADDR_COMPONENTS};
 pub use multiaddr::{Multiaddr, MultiaddrError, Protocol, Protocols};

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     Multiaddr, PeerId, PublicKey,
+    circuit::{Circuit, CircuitEnd},
     runtime::{BoxFuture, MaybeSend, MaybeSync},
     stream::Stream,
 };
@@ -23,6 +24,12 @@ pub trait Transport: MaybeSend + MaybeSync + 'static {
 
     /// Starts to listen. Port 0 and unspecified hosts are resolved in [`Listener::addresses`].
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>>;
+
+    /// Addresses at which this transport may reach a peer that has told none, best first: through relays, for example.
+    fn routes(&self, peer: PeerId) -> Vec<Multiaddr> {
+        let _ = peer;
+        Vec::new()
+    }
 }
 
 /// A socket that accepts connections. Dropping it closes the socket and cancels handshakes that are under way;
@@ -82,6 +89,11 @@ pub trait Connection: MaybeSend + MaybeSync + 'static {
     /// Where the remote is: the address dialed, or the one it came from. Without `/p2p/…`.
     fn remote_address(&self) -> &Multiaddr;
 
+    /// The way through a relay, if it takes one; otherwise the connection is direct.
+    fn circuit(&self) -> Option<&Arc<Circuit>> {
+        None
+    }
+
     /// Opens a stream, waiting while the remote's stream limit is reached. Cancel-safe.
     fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>>;
 
@@ -110,6 +122,14 @@ pub enum ConnectionError {
     /// Nothing was heard from the remote for too long.
     #[error("the remote went silent")]
     TimedOut,
+    /// A relay let the circuit under the connection carry no more.
+    #[error("the relay {relay} ended the circuit: {limit} are used up")]
+    CircuitEnded {
+        /// The relay.
+        relay: PeerId,
+        /// The limit.
+        limit: CircuitEnd,
+    },
     /// The layer below failed.
     #[error("{0}")]
     Io(String),

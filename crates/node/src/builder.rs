@@ -13,7 +13,7 @@ use crate::{
 #[must_use]
 pub struct NodeBuilder {
     keypair: Keypair,
-    transports: Vec<Box<dyn Transport>>,
+    transports: Vec<Arc<dyn Transport>>,
     limits: Limits,
     identify: Option<IdentifyConfig>,
     ping: bool,
@@ -32,7 +32,7 @@ impl NodeBuilder {
 
     /// Adds a way to reach peers. Where two can dial one address, the one added first does.
     pub fn transport(mut self, transport: impl Transport) -> Self {
-        self.transports.push(Box::new(transport));
+        self.transports.push(Arc::new(transport));
         self
     }
 

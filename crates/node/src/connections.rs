@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use peerloom_core::{
-    Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, Stream,
+    Circuit, Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, Stream,
     multistream_select::negotiate_inbound,
     runtime::{Instant, Task, spawn, timeout},
 };
@@ -13,6 +13,7 @@ use crate::{
     dial::ConnectError,
     event::NodeEvent,
     node::Shared,
+    relayed::RelayedConnection,
     router::{Handler, IncomingStream},
 };
 
@@ -56,6 +57,29 @@ pub struct ConnectionInfo {
     pub direction: Direction,
     /// Since when it can carry streams.
     pub established: Instant,
+    /// The way through a relay, if it takes one: how much may still go that way.
+    pub circuit: Option<Arc<Circuit>>,
+}
+
+impl ConnectionInfo {
+    /// Whether bytes take no detour through a relay.
+    pub fn is_direct(&self) -> bool {
+        self.circuit.is_none()
+    }
+
+    /// Whether a relay bounds what the connection may carry. Protocols that have not opted in do not run on it.
+    pub fn is_limited(&self) -> bool {
+        self.circuit.as_ref().is_some_and(|circuit| circuit.is_limited())
+    }
+
+    /// Higher is better to carry a stream.
+    fn preference(&self) -> u8 {
+        match (self.is_direct(), self.is_limited()) {
+            (true, _) => 2,
+            (false, false) => 1,
+            (false, true) => 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -82,14 +106,20 @@ impl Connections {
         self.by_peer.contains_key(&peer)
     }
 
-    pub(crate) fn by_id(&self, id: ConnectionId) -> Option<Arc<dyn Connection>> {
-        self.by_id.get(&id).map(|entry| entry.connection.clone())
+    pub(crate) fn by_id(&self, id: ConnectionId) -> Option<(ConnectionInfo, Arc<dyn Connection>)> {
+        self.by_id.get(&id).map(|entry| (entry.info.clone(), entry.connection.clone()))
     }
 
-    /// The connection for a new stream to `peer`: the newest, which is the likeliest to be alive.
-    pub(crate) fn newest(&self, peer: PeerId) -> Option<(ConnectionInfo, Arc<dyn Connection>)> {
-        let id = self.by_peer.get(&peer)?.last()?;
-        self.by_id.get(id).map(|entry| (entry.info.clone(), entry.connection.clone()))
+    pub(crate) fn is_direct(&self, peer: PeerId) -> bool {
+        self.best(peer).is_some_and(|(info, _)| info.is_direct())
+    }
+
+    /// The connection for a new stream to `peer`: a direct one before a relayed one before a limited one, and of several the
+    /// newest, which is the likeliest to be alive.
+    pub(crate) fn best(&self, peer: PeerId) -> Option<(ConnectionInfo, Arc<dyn Connection>)> {
+        let entries = self.by_peer.get(&peer)?.iter().filter_map(|id| self.by_id.get(id));
+        let best = entries.max_by_key(|entry| (entry.info.preference(), entry.info.id))?;
+        Some((best.info.clone(), best.connection.clone()))
     }
 
     /// A connection that a dial of `address` would only repeat.
@@ -104,7 +134,7 @@ impl Connections {
 
     pub(crate) fn of_peer(&self, peer: PeerId) -> Vec<(ConnectionId, Arc<dyn Connection>)> {
         let ids = self.by_peer.get(&peer).map(Vec::as_slice).unwrap_or_default();
-        ids.iter().filter_map(|id| Some((*id, self.by_id(*id)?))).collect()
+        ids.iter().filter_map(|id| Some((*id, self.by_id(*id)?.1))).collect()
     }
 
     /// Takes no more connections from here on, and lists those there are.
@@ -134,7 +164,12 @@ impl Shared {
         connection: Box<dyn Connection>,
         direction: Direction,
     ) -> Result<ConnectionInfo, ConnectError> {
-        let connection: Arc<dyn Connection> = Arc::from(connection);
+        let (connection, streams): (Arc<dyn Connection>, _) = if connection.circuit().is_some() {
+            let (relayed, streams) = RelayedConnection::new(connection);
+            (Arc::new(relayed), Some(streams))
+        } else {
+            (Arc::from(connection), None)
+        };
         let peer = connection.remote_peer();
         let mut connections = self.connections.lock();
         if connections.closed {
@@ -162,22 +197,41 @@ impl Shared {
             remote_address: connection.remote_address().clone(),
             direction,
             established: Instant::now(),
+            circuit: connection.circuit().cloned(),
         };
-        let serving = spawn(serve(self.clone(), info.clone(), connection.clone()));
+        let before = connections.best(peer).map(|(info, _)| info).filter(|before| !before.is_direct());
+        let serving = {
+            let serving = serve(self.clone(), info.clone(), connection.clone());
+            let shared = self.clone();
+            match streams {
+                Some(streams) => spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        () = shared.relayed_is_idle(id, peer, &streams) => shared.replace(id),
+                    }
+                }),
+                None => spawn(serving),
+            }
+        };
         connections.by_id.insert(id, Entry { info: info.clone(), connection, _serving: serving });
         connections.by_peer.entry(peer).or_default().push(id);
         // Emitted under the lock, as is the closing: so a reader never sees a connection go before it came.
         self.events.emit(NodeEvent::ConnectionEstablished { connection: info.clone(), first: of_peer == 0 });
+        if let Some(relayed) = before.filter(|_| info.is_direct()) {
+            self.events.emit(NodeEvent::ConnectionUpgraded { relayed, direct: info.clone() });
+        }
         drop(connections);
+        self.connection_changes.send_replace(());
         if let Some(replaced) = replaced {
             self.replace(replaced);
         }
         Ok(info)
     }
 
+    /// Ends a connection that another one has made superfluous.
     fn replace(&self, id: ConnectionId) {
         let connection = self.connections.lock().by_id(id);
-        if let Some(connection) = connection {
+        if let Some((_, connection)) = connection {
             self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
             self.tasks.spawn(connection.close());
         }
@@ -190,6 +244,7 @@ impl Shared {
         let event = NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason, last };
         self.events.emit(event);
         drop(connections);
+        self.connection_changes.send_replace(());
         drop(entry);
     }
 }
@@ -225,7 +280,8 @@ async fn route(
 ) {
     let supports = {
         let shared = shared.clone();
-        move |name: &str| shared.router.supports(name)
+        let limited = connection.is_limited();
+        move |name: &str| shared.router.supports(name, limited)
     };
     let negotiation = timeout(shared.limits.negotiation_timeout, negotiate_inbound(stream, supports)).await;
     let stream = match negotiation {

@@ -154,7 +154,7 @@ impl Shared {
     fn existing(&self, target: &DialTarget) -> Option<ConnectionInfo> {
         let connections = self.connections.lock();
         match target {
-            DialTarget::Peer(peer) => connections.newest(*peer).map(|(info, _)| info),
+            DialTarget::Peer(peer) => connections.best(*peer).map(|(info, _)| info),
             DialTarget::Address(address) => connections.dialed(&address.without_peer_id(), address.peer_id()),
         }
     }
@@ -176,13 +176,18 @@ impl Shared {
     /// connection wins and the rest are cancelled (RFC 8305 in spirit).
     async fn race(&self, peer: PeerId) -> Result<Box<dyn Connection>, ConnectError> {
         let mut addresses = self.peer_store.addresses(peer);
-        addresses.retain(|address| self.transports.iter().any(|transport| transport.can_dial(address)));
+        addresses.retain(|address| self.transport(|transport| transport.can_dial(address)).is_some());
         let mut waiting = best_first(addresses);
+        waiting.extend(best_first(self.routes(peer, &waiting)));
         waiting.truncate(self.limits.addresses_per_dial);
         let mut running = FuturesUnordered::new();
         let mut attempts = Vec::new();
         loop {
+            let mut delay = ATTEMPT_DELAY;
             if let Some(address) = waiting.pop_front() {
+                if is_page_to_page(&address) {
+                    delay = PAGE_TO_PAGE_DELAY;
+                }
                 running.push(self.attempt(address.with_peer_id(peer)));
             }
             if running.is_empty() {
@@ -196,13 +201,21 @@ impl Shared {
                     Ok(connection) => return Ok(connection),
                     Err(error) => attempts.push(error),
                 },
-                () = sleep(ATTEMPT_DELAY), if !waiting.is_empty() => {}
+                () = sleep(delay), if !waiting.is_empty() => {}
             }
         }
     }
 
+    /// Ways to `peer` that are not among `known`.
+    fn routes(&self, peer: PeerId, known: &VecDeque<Multiaddr>) -> Vec<Multiaddr> {
+        let transports = self.transports.read().clone();
+        let routes = transports.iter().flat_map(|transport| transport.routes(peer));
+        let routes = routes.map(|route| route.without_peer_id());
+        routes.filter(|route| !known.contains(route)).take(self.limits.addresses_per_dial).collect()
+    }
+
     async fn attempt(&self, address: Multiaddr) -> Result<Box<dyn Connection>, ConnectError> {
-        let Some(transport) = self.transports.iter().find(|transport| transport.can_dial(&address)) else {
+        let Some(transport) = self.transport(|transport| transport.can_dial(&address)) else {
             return Err(ConnectError::NoTransport { address });
         };
         let _slot = self.dial_slots.acquire().await;
@@ -225,6 +238,9 @@ impl DialTarget {
 /// How long an address has before the next one is tried beside it (RFC 8305, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// The same after an address that takes several round trips over a relay before it can answer at all.
+const PAGE_TO_PAGE_DELAY: Duration = Duration::from_secs(5);
+
 /// In the order in which to try them. They are few, and a general sort is many times the code.
 fn best_first(addresses: Vec<Multiaddr>) -> VecDeque<Multiaddr> {
     let mut sorted: VecDeque<Multiaddr> = VecDeque::with_capacity(addresses.len());
@@ -235,14 +251,21 @@ fn best_first(addresses: Vec<Multiaddr>) -> VecDeque<Multiaddr> {
     sorted
 }
 
-/// Lower is tried first: fewer round trips before streams, UDP before TCP, IPv6 before IPv4, relays last.
-fn rank(address: &Multiaddr) -> (bool, u8, bool) {
-    let mut relayed = false;
+/// Whether the relay in the address only introduces the two peers to each other.
+fn is_page_to_page(address: &Multiaddr) -> bool {
+    address.protocols().any(|protocol| protocol == Protocol::WebRtc)
+}
+
+/// Lower is tried first: fewer round trips before streams, UDP before TCP, IPv6 before IPv4; then direct connections that a
+/// relay arranges, and relays last.
+fn rank(address: &Multiaddr) -> (u8, u8, bool) {
+    let mut relayed = 0;
     let mut ip4 = false;
     let mut transport = 5;
     for protocol in address.protocols() {
         match protocol {
-            Protocol::P2pCircuit => relayed = true,
+            Protocol::P2pCircuit => relayed = 2,
+            Protocol::WebRtc => relayed = 1,
             Protocol::Ip4(_) | Protocol::Dns4(_) => ip4 = true,
             Protocol::QuicV1 => transport = 0,
             Protocol::WebTransport => transport = 1,
@@ -269,6 +292,7 @@ mod tests {
             "/ip4/1.2.3.4/tcp/1",
             "/ip4/1.2.3.4/tcp/1/ws",
             "/ip4/1.2.3.4/udp/1/webrtc-direct",
+            "/ip4/1.2.3.4/tcp/1/ws/p2p-circuit/webrtc",
             "/ip4/1.2.3.4/udp/1/quic-v1/p2p-circuit",
         ]
         .map(|address| address.parse::<Multiaddr>().unwrap());

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId};
 use tokio::sync::broadcast;
@@ -24,6 +24,33 @@ pub enum NodeEvent {
         reason: Arc<ConnectionError>,
         /// Whether none to this peer is left: the peer has gone.
         last: bool,
+    },
+    /// A direct connection has come beside one through a relay. New streams take it; the relayed one is closed once it is idle.
+    ConnectionUpgraded {
+        /// The connection that was the best so far.
+        relayed: ConnectionInfo,
+        /// The one that is the best now.
+        direct: ConnectionInfo,
+    },
+    /// A relay has reserved a place for this node: it can be reached there.
+    RelayReserved {
+        /// The relay.
+        relay: PeerId,
+        /// For how long, if it is not renewed. It will be.
+        expires_in: Duration,
+        /// The addresses to give to other peers, with `/p2p/…`.
+        addresses: Vec<Multiaddr>,
+        /// Whether there was a reservation before this one, without a gap.
+        renewed: bool,
+    },
+    /// A reservation is gone, or was not had again.
+    RelayLost {
+        /// The relay.
+        relay: PeerId,
+        /// Why.
+        reason: String,
+        /// When it is asked for again; `None` if never.
+        retry_in: Option<Duration>,
     },
     /// The [`PeerStore`](crate::PeerStore) has new details of a peer; identify has told them, for example.
     PeerUpdated {
@@ -77,6 +104,17 @@ impl fmt::Display for NodeEvent {
                     connection.peer, connection.remote_address
                 )
             }
+            Self::ConnectionUpgraded { relayed, direct } => {
+                write!(
+                    f,
+                    "{} no longer takes {}, but {}",
+                    direct.peer, relayed.remote_address, direct.remote_address
+                )
+            }
+            Self::RelayReserved { relay, expires_in, .. } => {
+                write!(f, "{relay} relays for {} s", expires_in.as_secs())
+            }
+            Self::RelayLost { relay, reason, .. } => write!(f, "{relay} relays no longer: {reason}"),
             Self::PeerUpdated { peer } => write!(f, "more is known of {peer}"),
             Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
             Self::IncomingFailed { remote_address, error } => {

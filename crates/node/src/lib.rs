@@ -32,6 +32,7 @@ mod listen;
 mod node;
 mod peer_store;
 pub mod ping;
+mod relayed;
 mod router;
 
 pub use builder::NodeBuilder;
@@ -41,4 +42,5 @@ pub use event::{Events, NodeEvent};
 pub use limits::Limits;
 pub use node::{Node, OpenStreamError, StreamTarget, WeakNode};
 pub use peer_store::{ADDRESS_TTL, MAX_ADDRESSES_PER_PEER, PeerDetails, PeerStore};
-pub use router::{HandleError, IncomingStream};
+pub use relayed::ExpectDirect;
+pub use router::{HandleError, IncomingStream, OpenedStream};

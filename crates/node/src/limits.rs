@@ -28,6 +28,8 @@ pub struct Limits {
     pub protocols: usize,
     /// Peers in the [`PeerStore`](crate::PeerStore); the one untouched for longest makes room.
     pub stored_peers: usize,
+    /// How long a connection through a relay stays without streams once there is a direct one to the same peer.
+    pub relayed_idle: Duration,
     /// How long [`Node::close`](crate::Node::close) waits for connections to say goodbye.
     pub close_timeout: Duration,
 }
@@ -46,6 +48,7 @@ impl Default for Limits {
             negotiation_timeout: Duration::from_secs(10),
             protocols: 128,
             stored_peers: 4096,
+            relayed_idle: Duration::from_secs(5),
             close_timeout: Duration::from_secs(3),
         }
     }

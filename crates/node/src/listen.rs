@@ -37,7 +37,7 @@ impl Listeners {
 
 impl Shared {
     pub(crate) async fn listen(self: &Arc<Self>, address: Multiaddr) -> Result<Vec<Multiaddr>, ListenError> {
-        let Some(transport) = self.transports.iter().find(|transport| transport.can_listen(&address)) else {
+        let Some(transport) = self.transport(|transport| transport.can_listen(&address)) else {
             return Err(ListenError::UnsupportedAddress { address, reason: "no transport listens on it" });
         };
         let listener = transport.listen(address.clone()).await?;

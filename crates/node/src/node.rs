@@ -1,13 +1,16 @@
-use std::sync::{Arc, Weak};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use peerloom_core::{
     Connection, ConnectionError, Keypair, ListenError, Multiaddr, PeerId, ProtocolName, Transport,
     multistream_select::{NegotiatedStream, NegotiationError, negotiate_outbound},
     runtime::{MaybeSend, MaybeSync, TaskSet, timeout},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     builder::NodeBuilder,
@@ -17,7 +20,8 @@ use crate::{
     limits::Limits,
     listen::Listeners,
     peer_store::PeerStore,
-    router::{HandleError, IncomingStream, Router, boxed_handler},
+    relayed::ExpectDirect,
+    router::{HandleError, Handler, IncomingStream, OpenedStream, Router, boxed_handler},
 };
 
 /// A libp2p peer: an identity with connections.
@@ -68,6 +72,9 @@ impl From<&ConnectionInfo> for StreamTarget {
     }
 }
 
+/// What an error names if it was asked for a stream without a protocol.
+const NO_PROTOCOL: ProtocolName = ProtocolName::from_static("/");
+
 /// Why a stream cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -83,6 +90,14 @@ pub enum OpenStreamError {
     ConnectionClosed {
         /// The connection.
         connection: ConnectionId,
+    },
+    /// There is only a limited connection, and the protocols have not opted in to run on one.
+    #[error("the relay limits the connection to {peer}, and {protocol} does not run on limited connections")]
+    Limited {
+        /// The peer.
+        peer: PeerId,
+        /// The first of the protocols.
+        protocol: ProtocolName,
     },
     /// The connection failed while the stream was being opened.
     #[error("connection lost: {0}")]
@@ -141,10 +156,19 @@ impl Node {
         addresses.into_iter().map(|address| address.with_peer_id(self.peer_id())).collect()
     }
 
-    /// Opens a stream for the first of `protocols` that the remote handles.
+    /// Adds a way to reach peers to those that the node was built with, behind them in order. So a transport can be written on
+    /// the node's own streams: one through relays, for example.
+    pub fn add_transport(&self, transport: impl Transport) {
+        self.shared().transports.write().push(Arc::new(transport));
+    }
+
+    /// Opens a stream for the first of `protocols` that the remote handles, on the best connection to it: a direct one before a
+    /// relayed one, and of several the newest.
     ///
     /// With one protocol this costs no round trip: what is written goes out together with the protocol's name, and that the
     /// remote does not handle it shows as the first read's error.
+    ///
+    /// Fails with [`OpenStreamError::Limited`] if there is only a limited connection and no direct one is being made.
     ///
     /// The future does not keep the node alive.
     pub fn open_stream<T: Into<StreamTarget>>(
@@ -152,33 +176,52 @@ impl Node {
         target: T,
         protocols: &[ProtocolName],
     ) -> impl Future<Output = Result<NegotiatedStream, OpenStreamError>> + MaybeSend + use<T> {
-        let connection = self.shared().connection(target.into());
-        let deadline = self.shared().limits.negotiation_timeout;
-        let protocols = protocols.to_vec();
-        async move {
-            let connection = connection?;
-            let peer = connection.remote_peer();
-            // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
-            let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
-            match timeout(deadline, negotiate_outbound(stream, &protocols)).await {
-                Ok(Ok(stream)) => Ok(stream),
-                Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
-                Err(_) => Err(OpenStreamError::TimedOut { peer }),
-            }
-        }
+        let opening = self.shared().clone().open_stream(target.into(), protocols.to_vec(), false);
+        async move { Ok(opening.await?.stream) }
+    }
+
+    /// The same for protocols that have opted in to run on limited connections too. They had better be short.
+    pub fn open_stream_on_limited<T: Into<StreamTarget>>(
+        &self,
+        target: T,
+        protocols: &[ProtocolName],
+    ) -> impl Future<Output = Result<NegotiatedStream, OpenStreamError>> + MaybeSend + use<T> {
+        let opening = self.shared().clone().open_stream(target.into(), protocols.to_vec(), true);
+        async move { Ok(opening.await?.stream) }
+    }
+
+    /// The same, and says which connection was chosen. `on_limited` is whether the protocols have opted in.
+    pub fn open_stream_and_tell<T: Into<StreamTarget>>(
+        &self,
+        target: T,
+        protocols: &[ProtocolName],
+        on_limited: bool,
+    ) -> impl Future<Output = Result<OpenedStream, OpenStreamError>> + MaybeSend + use<T> {
+        self.shared().clone().open_stream(target.into(), protocols.to_vec(), on_limited)
+    }
+
+    /// Lets streams to `peer` that may not use a limited connection wait for a direct one, as long as the guard lives.
+    pub fn expect_direct(&self, peer: PeerId) -> ExpectDirect {
+        self.shared().expect_direct(peer)
     }
 
     /// Gives every stream that a remote opens for `protocol` to `handler`. The handler's future runs until it ends; it is
-    /// cancelled with the node.
+    /// cancelled with the node. On limited connections the protocol is refused.
     pub fn handle<F, Fut>(&self, protocol: ProtocolName, handler: F) -> Result<(), HandleError>
     where
         F: Fn(IncomingStream) -> Fut + MaybeSend + MaybeSync + 'static,
         Fut: Future<Output = ()> + MaybeSend + 'static,
     {
-        let shared = self.shared();
-        shared.router.insert(protocol, boxed_handler(handler), shared.limits.protocols)?;
-        shared.events.emit(NodeEvent::ProtocolsChanged);
-        Ok(())
+        self.shared().handle(protocol, boxed_handler(handler), false)
+    }
+
+    /// The same, on limited connections too.
+    pub fn handle_on_limited<F, Fut>(&self, protocol: ProtocolName, handler: F) -> Result<(), HandleError>
+    where
+        F: Fn(IncomingStream) -> Fut + MaybeSend + MaybeSync + 'static,
+        Fut: Future<Output = ()> + MaybeSend + 'static,
+    {
+        self.shared().handle(protocol, boxed_handler(handler), true)
     }
 
     /// Handles `protocol` no longer; streams that are open stay so. Whether there was a handler.
@@ -210,6 +253,11 @@ impl Node {
         self.shared().events.subscribe()
     }
 
+    /// Tells of something that a protocol has done. For protocols; an application listens.
+    pub fn emit(&self, event: NodeEvent) {
+        self.shared().events.emit(event);
+    }
+
     /// What is known of peers.
     pub fn peer_store(&self) -> &PeerStore {
         &self.shared().peer_store
@@ -234,9 +282,8 @@ impl Node {
     /// Closes one connection, in an orderly way.
     pub async fn close_connection(&self, id: ConnectionId) {
         let connection = self.shared().connections.lock().by_id(id);
-        self.shared()
-            .close_connections(connection.map(|connection| (id, connection)).into_iter().collect())
-            .await;
+        let connection = connection.map(|(_, connection)| (id, connection));
+        self.shared().close_connections(connection.into_iter().collect()).await;
     }
 
     /// Ends the node: no further connections, goodbye to every peer within [`Limits::close_timeout`], then the end of every
@@ -274,12 +321,16 @@ impl Drop for Owner {
 /// What the parts and tasks of one node have in common.
 pub(crate) struct Shared {
     pub(crate) keypair: Keypair,
-    pub(crate) transports: Vec<Box<dyn Transport>>,
+    pub(crate) transports: RwLock<Vec<Arc<dyn Transport>>>,
     pub(crate) limits: Limits,
     pub(crate) peer_store: PeerStore,
     pub(crate) router: Router,
     pub(crate) events: EventSender,
     pub(crate) connections: Mutex<Connections>,
+    /// Changes with `connections` and with `expected_direct`.
+    pub(crate) connection_changes: watch::Sender<()>,
+    /// Guards per peer to which somebody makes a direct connection.
+    pub(crate) expected_direct: Mutex<HashMap<PeerId, usize>>,
     pub(crate) listeners: Mutex<Listeners>,
     pub(crate) dials: Mutex<Dials>,
     pub(crate) dial_slots: Semaphore,
@@ -289,15 +340,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(keypair: Keypair, transports: Vec<Box<dyn Transport>>, limits: Limits) -> Self {
+    pub(crate) fn new(keypair: Keypair, transports: Vec<Arc<dyn Transport>>, limits: Limits) -> Self {
         let events = EventSender::new();
         Self {
             keypair,
-            transports,
+            transports: RwLock::new(transports),
             peer_store: PeerStore::new(limits.stored_peers, events.clone()),
             router: Router::default(),
             events,
             connections: Mutex::default(),
+            connection_changes: watch::Sender::new(()),
+            expected_direct: Mutex::default(),
             listeners: Mutex::default(),
             dials: Mutex::default(),
             dial_slots: Semaphore::new(limits.concurrent_dials),
@@ -311,13 +364,64 @@ impl Shared {
         self.keypair.peer_id()
     }
 
-    fn connection(&self, target: StreamTarget) -> Result<Arc<dyn Connection>, OpenStreamError> {
+    /// The first transport that suits.
+    pub(crate) fn transport(&self, suits: impl Fn(&dyn Transport) -> bool) -> Option<Arc<dyn Transport>> {
+        self.transports.read().iter().find(|transport| suits(&***transport)).cloned()
+    }
+
+    fn handle(&self, protocol: ProtocolName, handler: Handler, on_limited: bool) -> Result<(), HandleError> {
+        self.router.insert(protocol, handler, on_limited, self.limits.protocols)?;
+        self.events.emit(NodeEvent::ProtocolsChanged);
+        Ok(())
+    }
+
+    async fn open_stream(
+        self: Arc<Self>,
+        target: StreamTarget,
+        protocols: Vec<ProtocolName>,
+        on_limited: bool,
+    ) -> Result<OpenedStream, OpenStreamError> {
+        let (info, connection) = self.choose(target, &protocols, on_limited).await?;
+        let (peer, deadline) = (info.peer, self.limits.negotiation_timeout);
+        drop(self);
+        // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
+        let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
+        match timeout(deadline, negotiate_outbound(stream, &protocols)).await {
+            Ok(Ok(stream)) => Ok(OpenedStream { stream, connection: info }),
+            Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
+            Err(_) => Err(OpenStreamError::TimedOut { peer }),
+        }
+    }
+
+    /// The connection for a stream; waits for a direct one that is being made if there is no other to use.
+    async fn choose(
+        &self,
+        target: StreamTarget,
+        protocols: &[ProtocolName],
+        on_limited: bool,
+    ) -> Result<(ConnectionInfo, Arc<dyn Connection>), OpenStreamError> {
+        let mut changes = self.connection_changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let (info, connection) = self.connection(target)?;
+            if on_limited || !info.is_limited() {
+                return Ok((info, connection));
+            }
+            let waits = matches!(target, StreamTarget::Peer(_)) && self.expects_direct(info.peer);
+            if !waits || changes.changed().await.is_err() {
+                let protocol = protocols.first().cloned().unwrap_or(NO_PROTOCOL);
+                return Err(OpenStreamError::Limited { peer: info.peer, protocol });
+            }
+        }
+    }
+
+    fn connection(
+        &self,
+        target: StreamTarget,
+    ) -> Result<(ConnectionInfo, Arc<dyn Connection>), OpenStreamError> {
         let connections = self.connections.lock();
         match target {
-            StreamTarget::Peer(peer) => match connections.newest(peer) {
-                Some((_, connection)) => Ok(connection),
-                None => Err(OpenStreamError::NotConnected { peer }),
-            },
+            StreamTarget::Peer(peer) => connections.best(peer).ok_or(OpenStreamError::NotConnected { peer }),
             StreamTarget::Connection(id) => {
                 connections.by_id(id).ok_or(OpenStreamError::ConnectionClosed { connection: id })
             }

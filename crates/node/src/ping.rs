@@ -69,7 +69,7 @@ pub struct Pinger {
 impl Pinger {
     /// Opens the stream.
     pub async fn open(node: &Node, target: impl Into<StreamTarget>) -> Result<Self, PingError> {
-        let stream = node.open_stream(target, &[ProtocolName::from_static(PROTOCOL)]).await?;
+        let stream = node.open_stream_on_limited(target, &[ProtocolName::from_static(PROTOCOL)]).await?;
         Ok(Self { stream, received: BytesMut::new(), warm: false })
     }
 
@@ -116,7 +116,7 @@ impl Pinger {
 /// Answers the pings of other peers.
 pub(crate) fn answer(node: &Node) -> Result<(), HandleError> {
     let open = Arc::new(OpenStreams::default());
-    node.handle(ProtocolName::from_static(PROTOCOL), move |incoming| {
+    node.handle_on_limited(ProtocolName::from_static(PROTOCOL), move |incoming| {
         let place = open.clone().enter(incoming.connection.peer);
         async move {
             // One stream too many is reset by being dropped.

@@ -25,6 +25,20 @@ impl fmt::Debug for IncomingStream {
     }
 }
 
+/// A stream that this node opened.
+pub struct OpenedStream {
+    /// The stream, negotiated or about to be.
+    pub stream: NegotiatedStream,
+    /// The connection that was chosen for it.
+    pub connection: ConnectionInfo,
+}
+
+impl fmt::Debug for OpenedStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedStream").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
 /// Why a protocol cannot be handled.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -59,13 +73,20 @@ where
 }
 
 #[derive(Default)]
-pub(crate) struct Router(RwLock<BTreeMap<ProtocolName, Handler>>);
+pub(crate) struct Router(RwLock<BTreeMap<ProtocolName, Entry>>);
+
+struct Entry {
+    handler: Handler,
+    /// Whether streams may come over limited connections.
+    on_limited: bool,
+}
 
 impl Router {
     pub(crate) fn insert(
         &self,
         protocol: ProtocolName,
         handler: Handler,
+        on_limited: bool,
         limit: usize,
     ) -> Result<(), HandleError> {
         let mut handlers = self.0.write();
@@ -75,7 +96,7 @@ impl Router {
         if handlers.len() >= limit {
             return Err(HandleError::TooMany { protocol, limit });
         }
-        handlers.insert(protocol, handler);
+        handlers.insert(protocol, Entry { handler, on_limited });
         Ok(())
     }
 
@@ -83,13 +104,15 @@ impl Router {
         self.0.write().remove(protocol).is_some()
     }
 
-    /// The protocol as it was registered: a remote's name for it is never kept.
-    pub(crate) fn supports(&self, name: &str) -> Option<ProtocolName> {
-        self.0.read().get_key_value(name).map(|(protocol, _)| protocol.clone())
+    /// The protocol as it was registered (a remote's name for it is never kept), if it may run on the connection.
+    pub(crate) fn supports(&self, name: &str, limited_connection: bool) -> Option<ProtocolName> {
+        let handlers = self.0.read();
+        let (protocol, entry) = handlers.get_key_value(name)?;
+        (entry.on_limited || !limited_connection).then(|| protocol.clone())
     }
 
     pub(crate) fn handler(&self, protocol: &ProtocolName) -> Option<Handler> {
-        self.0.read().get(protocol).cloned()
+        self.0.read().get(protocol).map(|entry| entry.handler.clone())
     }
 
     /// In the order of their names, so that two identify messages of one state are equal.

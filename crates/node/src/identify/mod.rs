@@ -116,7 +116,7 @@ pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleErr
     let pushes = Arc::new(PushLimit::default());
 
     let answering = identify.clone();
-    node.handle(ProtocolName::from_static(PROTOCOL), move |incoming| {
+    node.handle_on_limited(ProtocolName::from_static(PROTOCOL), move |incoming| {
         let identify = answering.clone();
         async move {
             let peer = incoming.connection.peer;
@@ -128,7 +128,7 @@ pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleErr
     })?;
 
     let (hearing, limit) = (identify.clone(), pushes.clone());
-    node.handle(ProtocolName::from_static(PUSH_PROTOCOL), move |incoming| {
+    node.handle_on_limited(ProtocolName::from_static(PUSH_PROTOCOL), move |incoming| {
         let (identify, allowed) = (hearing.clone(), limit.allow(incoming.connection.peer));
         async move {
             let peer = incoming.connection.peer;
@@ -194,7 +194,7 @@ impl Identify {
             .node
             .upgrade()
             .ok_or(IdentifyError::NodeClosed)?
-            .open_stream(connection.id, &[ProtocolName::from_static(PROTOCOL)]);
+            .open_stream_on_limited(connection.id, &[ProtocolName::from_static(PROTOCOL)]);
         let asking = async {
             let mut stream = opening.await?;
             // We have nothing to say; and this sends the lazily negotiated protocol's name.
@@ -281,7 +281,7 @@ impl Identify {
                 continue;
             }
             let identify = self.clone();
-            let opening = node.open_stream(connection.id, std::slice::from_ref(&push));
+            let opening = node.open_stream_on_limited(connection.id, std::slice::from_ref(&push));
             node.spawn(async move {
                 let pushing = async { identify.tell(opening.await?, &connection).await };
                 if let Err(error) = timeout(TIMEOUT, pushing).await.unwrap_or(Err(IdentifyError::TimedOut)) {
