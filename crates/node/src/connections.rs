@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use peerloom_core::{
-    Circuit, Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, Stream,
+    Circuit, Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, PublicKey, Stream,
     multistream_select::negotiate_inbound,
     runtime::{Instant, Task, spawn, timeout},
 };
@@ -51,6 +51,8 @@ pub struct ConnectionInfo {
     pub id: ConnectionId,
     /// Who the remote has proved to be.
     pub peer: PeerId,
+    /// The key with which it did.
+    pub public_key: PublicKey,
     /// The address dialed, or the one that the remote came from. Without `/p2p/…`.
     pub remote_address: Multiaddr,
     /// Who dialed.
@@ -194,6 +196,7 @@ impl Shared {
         let info = ConnectionInfo {
             id,
             peer,
+            public_key: connection.remote_public_key().clone(),
             remote_address: connection.remote_address().clone(),
             direction,
             established: Instant::now(),

@@ -218,7 +218,11 @@ impl Shared {
         let Some(transport) = self.transport(|transport| transport.can_dial(&address)) else {
             return Err(ConnectError::NoTransport { address });
         };
-        let _slot = self.dial_slots.acquire().await;
+        // What a transport dials on its way through a relay has a slot of its own; to wait for one holding one is a deadlock.
+        let _slot = match address.is_relayed() {
+            true => None,
+            false => self.dial_slots.acquire().await.ok(),
+        };
         match timeout(self.limits.dial_timeout, transport.dial(address.clone())).await {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(ConnectError::TimedOut { address, after: self.limits.dial_timeout }),

@@ -141,8 +141,14 @@ impl Node {
     /// Connects to an address or, at the addresses that the [`PeerStore`] knows, to a peer. A connection that there is
     /// already is not made again. Several calls for one target share one dial; it is cancelled when the last of their futures
     /// is dropped.
-    pub async fn dial(&self, target: impl Into<DialTarget>) -> Result<ConnectionInfo, Arc<ConnectError>> {
-        self.shared().dial(target.into()).await
+    ///
+    /// The future does not keep the node alive.
+    pub fn dial<T: Into<DialTarget>>(
+        &self,
+        target: T,
+    ) -> impl Future<Output = Result<ConnectionInfo, Arc<ConnectError>>> + MaybeSend + use<T> {
+        let (shared, target) = (self.shared().clone(), target.into());
+        async move { shared.dial(target).await }
     }
 
     /// Listens on `address`, and returns the addresses at which this node can be reached through it, with `/p2p/…`.
