@@ -26,6 +26,12 @@ export type PeerloomErrorCode =
   | 'ERR_NOT_CONNECTED'
   /** The connection is over. */
   | 'ERR_CONNECTION_CLOSED'
+  /** A relay limits the only connection to the peer, and the call does not have `limited: true`. */
+  | 'ERR_LIMITED_CONNECTION'
+  /** The bytes or the time that a relay gave the connection are used up. */
+  | 'ERR_CIRCUIT_ENDED'
+  /** The node cannot be reached at this address: the relay refused, for example. */
+  | 'ERR_LISTEN'
   /** The peer does not handle the protocol. */
   | 'ERR_PROTOCOL_NOT_SUPPORTED'
   /** The peer did not keep to a protocol. */

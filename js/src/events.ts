@@ -16,6 +16,18 @@ export interface PeerIdentity {
   readonly observedAddress: string | undefined
 }
 
+/** A place at a relay, through which others reach this node. */
+export interface RelayReservation {
+  /** The peer id of the relay. */
+  readonly relay: string
+  /** The addresses to give to others. */
+  readonly addresses: readonly string[]
+  /** Until when, if it is not renewed. It will be. */
+  readonly expires: Date
+  /** Whether it follows another one without a gap. */
+  readonly renewed: boolean
+}
+
 /** The events of a node; `detail` has what they tell. */
 export interface PeerloomEventMap {
   /** A peer has come: the first connection to it is there. */
@@ -28,6 +40,14 @@ export interface PeerloomEventMap {
   'connection:open': CustomEvent<Peer>
   /** A connection is over. */
   'connection:close': CustomEvent<{ peer: Peer; reason: PeerloomError }>
+  /** A direct connection has come beside a relayed one. New streams take it; the relayed one is closed once it is idle. */
+  'connection:upgraded': CustomEvent<{ peer: Peer; relayed: Peer }>
+  /** A relay has reserved a place for this node, or renewed it: it can be reached at `addresses`. */
+  'relay:reserved': CustomEvent<RelayReservation>
+  /** A reservation is gone, or was not had again. It is asked for anew after `retryIn` milliseconds, if that is a number. */
+  'relay:lost': CustomEvent<{ relay: string; reason: string; retryIn: number | undefined }>
+  /** The node is reached at other addresses now; these are all of them. */
+  'addresses:change': CustomEvent<readonly string[]>
   /** A handler failed, or (`ERR_PANIC`) the core has stopped. */
   error: CustomEvent<unknown>
 }

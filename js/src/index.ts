@@ -13,7 +13,7 @@
  */
 export type { WasmSource } from './core.js'
 export { PeerloomError, type PeerloomErrorCode } from './error.js'
-export type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.js'
+export type { PeerIdentity, PeerloomEventMap, RelayReservation, TypedEventTarget } from './events.js'
 export type { IdentityOption } from './identity.js'
 export {
   type CallOptions,
@@ -23,5 +23,5 @@ export {
   type PeerloomOptions,
   type StreamHandler,
 } from './node.js'
-export { Peer, type TransportName } from './peer.js'
+export { type CircuitLimit, Peer, type TransportName } from './peer.js'
 export { PeerloomStream } from './stream.js'

@@ -4,7 +4,7 @@ import { asyncDispose } from './dispose.js'
 import { abortError, PeerloomError, toPeerloomError } from './error.js'
 import type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.js'
 import { type IdentityOption, loadIdentity } from './identity.js'
-import { Peer } from './peer.js'
+import { type CircuitLimit, Peer } from './peer.js'
 import { PeerloomStream } from './stream.js'
 
 /** How a node is made. */
@@ -24,10 +24,15 @@ export interface CallOptions {
 }
 
 /** Options of {@link Peerloom.openStream}. */
-export interface OpenStreamOptions extends CallOptions {}
+export interface OpenStreamOptions extends CallOptions {
+  /** Whether a connection that a relay limits will do. Streams on it should be short: see {@link Peer.circuit}. */
+  limited?: boolean
+}
 
 /** Options of {@link Peerloom.handle}. */
 export interface HandleOptions {
+  /** Whether streams may come over connections that a relay limits. */
+  limited?: boolean
   /** Takes the handler away when it aborts. */
   signal?: AbortSignal
 }
@@ -87,7 +92,28 @@ export class Peerloom extends EventTargetBase {
     return [...this.#peers.values()]
   }
 
-  /** Connects to a multiaddr, or to a peer id at the addresses that are known of it. */
+  /** The addresses at which others reach this node, best first. Empty unless it listens. */
+  get addresses(): string[] {
+    return this.#closed ? [] : callNow(() => this.#core.addresses())
+  }
+
+  /**
+   * Makes the node reachable. A page is reached through a relay: `address` is that of a relay with `/p2p-circuit` at its end.
+   * The place there is kept from then on; `relay:reserved` and `relay:lost` tell how that goes.
+   *
+   * Resolves to the addresses to give to others.
+   */
+  async listen(address: string, options: CallOptions = {}): Promise<string[]> {
+    this.#assertOpen()
+    return call(() => this.#core.listen(address, options.signal))
+  }
+
+  /**
+   * Connects to a multiaddr, or to a peer id: at the addresses that are known of it, else through the relays that this node
+   * is connected to.
+   *
+   * A peer behind a relay is connected to directly wherever that can be: see {@link Peer.direct}.
+   */
   async dial(target: string, options: CallOptions = {}): Promise<Peer> {
     this.#assertOpen()
     return this.#peer(await call(() => this.#core.dial(target, options.signal)))
@@ -105,9 +131,9 @@ export class Peerloom extends EventTargetBase {
     options: OpenStreamOptions = {},
   ): Promise<PeerloomStream> {
     this.#assertOpen()
-    const { id, connection } = target(peer)
+    const { id, connection } = streamTarget(peer)
     const names = typeof protocols === 'string' ? [protocols] : [...protocols]
-    const opened = await call(() => this.#core.openStream(id, connection, names, options.signal))
+    const opened = await call(() => this.#core.openStream(id, connection, names, options.limited ?? false, options.signal))
     return new PeerloomStream(opened.stream, this.#peer(opened.connection))
   }
 
@@ -118,7 +144,7 @@ export class Peerloom extends EventTargetBase {
       throw abortError(options.signal)
     }
     callNow(() =>
-      this.#core.handle(protocol, (stream: WasmStream, connection: CoreConnection) =>
+      this.#core.handle(protocol, options.limited ?? false, (stream: WasmStream, connection: CoreConnection) =>
         this.#incoming(stream, connection, handler),
       ),
     )
@@ -130,6 +156,11 @@ export class Peerloom extends EventTargetBase {
   /** Takes the handler of `protocol` away. Streams that are open stay so. */
   async unhandle(protocol: string): Promise<boolean> {
     return callNow(() => this.#core.unhandle(protocol))
+  }
+
+  /** The relay on the way to a peer, and what it lets the connection still carry. `undefined` if there is none. */
+  circuit(peer: Peer): CircuitLimit | undefined {
+    return this.#closed ? undefined : callNow(() => this.#core.circuit(peer.connectionId))
   }
 
   /** The round-trip time to a peer, in milliseconds. */
@@ -238,6 +269,25 @@ export class Peerloom extends EventTargetBase {
         }
         break
       }
+      case 'connection:upgraded':
+        this.#emit('connection:upgraded', {
+          peer: this.#peer(event.connection),
+          relayed: this.#peer(event.relayed),
+        })
+        break
+      case 'relay:reserved': {
+        const { relay, addresses, renewed, expiresIn } = event
+        this.#emit('relay:reserved', { relay, addresses, renewed, expires: new Date(Date.now() + expiresIn) })
+        break
+      }
+      case 'relay:lost': {
+        const { relay, reason, retryIn } = event
+        this.#emit('relay:lost', { relay, reason, retryIn })
+        break
+      }
+      case 'addresses:change':
+        this.#emit('addresses:change', event.addresses)
+        break
       case 'peer:identify':
         this.#emit('peer:identify', this.details(event.peer))
         break
@@ -253,6 +303,11 @@ function target(peer: string | Peer): { id: string; connection: number | undefin
   return typeof peer === 'string'
     ? { id: peer, connection: undefined }
     : { id: peer.id, connection: peer.connectionId }
+}
+
+/** Where a stream to `peer` goes. A relayed connection is only the way to begin with. */
+function streamTarget(peer: string | Peer): { id: string; connection: number | undefined } {
+  return typeof peer !== 'string' && !peer.direct ? target(peer.id) : target(peer)
 }
 
 /** Waits for `work` no longer than until `signal` aborts; the work itself goes on. */

@@ -1,7 +1,9 @@
 //! Errors as the page sees them: a JavaScript `Error` with a `code` that never changes. The codes are listed in the SDK's
 //! `error.ts`.
 
-use peerloom_core::{ConnectionError, DialError, HandshakeError, NegotiationError, StreamError};
+use peerloom_core::{
+    ConnectionError, DialError, HandshakeError, ListenError, NegotiationError, StreamError,
+};
 use peerloom_node::{ConnectError, HandleError, OpenStreamError, ping::PingError};
 use wasm_bindgen::JsValue;
 
@@ -64,11 +66,21 @@ impl Coded for DialError {
     }
 }
 
+impl Coded for ListenError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnsupportedAddress { .. } => "ERR_UNSUPPORTED_ADDRESS",
+            _ => "ERR_LISTEN",
+        }
+    }
+}
+
 impl Coded for OpenStreamError {
     fn code(&self) -> &'static str {
         match self {
             Self::NotConnected { .. } => "ERR_NOT_CONNECTED",
             Self::ConnectionClosed { .. } => "ERR_CONNECTION_CLOSED",
+            Self::Limited { .. } => "ERR_LIMITED_CONNECTION",
             Self::ConnectionLost(error) => error.code(),
             Self::Negotiation { source, .. } => source.code(),
             Self::TimedOut { .. } => "ERR_TIMED_OUT",
@@ -103,6 +115,7 @@ impl Coded for ConnectionError {
     fn code(&self) -> &'static str {
         match self {
             Self::TimedOut => "ERR_TIMED_OUT",
+            Self::CircuitEnded { .. } => "ERR_CIRCUIT_ENDED",
             Self::Protocol(_) => "ERR_PROTOCOL_VIOLATION",
             _ => "ERR_CONNECTION_CLOSED",
         }

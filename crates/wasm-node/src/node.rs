@@ -6,7 +6,8 @@ use peerloom_core::{
     runtime::{Task, spawn},
 };
 use peerloom_node::{
-    ConnectionInfo, Direction, IncomingStream, Node, NodeEvent, identify::IdentifyConfig, ping::ping,
+    ConnectionId, ConnectionInfo, Direction, IncomingStream, Node, NodeEvent, OpenedStream, StreamTarget,
+    identify::IdentifyConfig, ping::ping,
 };
 use wasm_bindgen::{
     JsCast,
@@ -51,9 +52,10 @@ impl WasmNode {
         }
         let node = builder.build();
         let mut events = node.events();
+        let this = node.peer_id();
         let events = spawn(async move {
             while let Some(event) = events.next().await {
-                if let Some(event) = describe_event(event) {
+                if let Some(event) = describe_event(event, this) {
                     // An exception in the page's listener is not ours to handle: the browser has reported it.
                     let _ = on_event.call1(&JsValue::UNDEFINED, &event);
                 }
@@ -83,7 +85,8 @@ impl WasmNode {
         promise(abortable(signal, Box::pin(dial)))
     }
 
-    /// Opens a stream for the first of `protocols` that the peer handles, on the connection named or on the peer's newest.
+    /// Opens a stream for the first of `protocols` that the peer handles, on the connection named or on the peer's
+    /// best. `on_limited` is whether a connection that a relay limits will do.
     #[wasm_bindgen(
         js_name = openStream,
         unchecked_return_type = "Promise<{ stream: WasmStream, connection: CoreConnection }>"
@@ -93,33 +96,36 @@ impl WasmNode {
         peer: String,
         connection: Option<f64>,
         protocols: Vec<String>,
+        on_limited: bool,
         signal: Option<AbortSignal>,
     ) -> Promise {
         let node = self.node.clone();
         let open = async move {
-            let info = self::connection(&node, &peer, connection)?;
+            let target = stream_target(&node, &peer, connection)?;
             let protocols: Vec<_> = protocols.iter().map(|name| protocol(name)).collect::<Result<_, _>>()?;
-            let stream = node.open_stream(&info, &protocols).await.map_err(|error| coded(&error))?;
+            let opening = node.open_stream_and_tell(target, &protocols, on_limited);
+            let OpenedStream { stream, connection, .. } = opening.await.map_err(|error| coded(&error))?;
             let opened = Object::new();
-            js::set_property(&opened, "stream", &WasmStream::new(stream, is_native(&info)).into());
-            js::set_property(&opened, "connection", &describe_connection(&info));
+            js::set_property(&opened, "stream", &WasmStream::new(stream, is_native(&connection)).into());
+            js::set_property(&opened, "connection", &describe_connection(&connection));
             Ok(opened.into())
         };
         promise(abortable(signal, Box::pin(open)))
     }
 
     /// Gives every stream that a remote opens for `name` to `handler`, as stream and connection. It returns a promise, which
-    /// tells when it is done with the stream.
+    /// tells when it is done with the stream. `on_limited` is whether streams may come over connections that a relay limits.
     pub fn handle(
         &self,
         name: &str,
+        on_limited: bool,
         #[wasm_bindgen(
             unchecked_param_type = "(stream: WasmStream, connection: CoreConnection) => Promise<void>"
         )]
         handler: Function,
     ) -> Result<(), JsValue> {
         let handler = Rc::new(handler);
-        let handled = self.node.handle(protocol(name)?, move |incoming: IncomingStream| {
+        let handler = move |incoming: IncomingStream| {
             let handler = handler.clone();
             async move {
                 let IncomingStream { stream, connection, .. } = incoming;
@@ -129,7 +135,11 @@ impl WasmNode {
                     let _ = JsFuture::from(done).await;
                 }
             }
-        });
+        };
+        let handled = match on_limited {
+            true => self.node.handle_on_limited(protocol(name)?, handler),
+            false => self.node.handle(protocol(name)?, handler),
+        };
         handled.map_err(|error| coded(&error))
     }
 
@@ -143,11 +153,45 @@ impl WasmNode {
     pub fn ping(&self, peer: String, connection: Option<f64>, signal: Option<AbortSignal>) -> Promise {
         let node = self.node.clone();
         let ping = async move {
-            let info = self::connection(&node, &peer, connection)?;
-            let time = ping(&node, &info).await.map_err(|error| coded(&error))?;
+            let target = stream_target(&node, &peer, connection)?;
+            let time = ping(&node, target).await.map_err(|error| coded(&error))?;
             Ok((time.as_secs_f64() * 1e3).into())
         };
         promise(abortable(signal, Box::pin(ping)))
+    }
+
+    /// Makes the node reachable at an address: through a relay, for example. Resolves to the addresses to give to others.
+    #[wasm_bindgen(unchecked_return_type = "Promise<string[]>")]
+    pub fn listen(&self, address: String, signal: Option<AbortSignal>) -> Promise {
+        let node = self.node.clone();
+        let listen = async move {
+            let address = address.parse::<Multiaddr>().map_err(invalid)?;
+            let addresses = node.listen(address).await.map_err(|error| coded(&error))?;
+            Ok(strings(&addresses).into())
+        };
+        promise(abortable(signal, Box::pin(listen)))
+    }
+
+    /// The addresses at which others reach the node.
+    #[wasm_bindgen(unchecked_return_type = "string[]")]
+    pub fn addresses(&self) -> Array {
+        strings(&self.node.listen_addresses())
+    }
+
+    /// What is left of a relayed connection: `{ relay, bytes, milliseconds }`, of which what is not limited is undefined.
+    /// Undefined if the connection is direct or over.
+    #[wasm_bindgen(unchecked_return_type = "CoreCircuit | undefined")]
+    pub fn circuit(&self, connection: f64) -> JsValue {
+        let connections = self.node.connections();
+        let info = connections.iter().find(|info| info.id.as_u64() as f64 == connection);
+        let Some(circuit) = info.and_then(|info| info.circuit.as_ref()) else { return JsValue::UNDEFINED };
+        let described = Object::new();
+        js::set_property(&described, "relay", &JsValue::from(circuit.relay().to_string()));
+        let bytes = circuit.bytes_left().map(|bytes| bytes as f64);
+        js::set_property(&described, "bytes", &bytes.into());
+        let milliseconds = circuit.time_left().map(|left| left.as_secs_f64() * 1e3);
+        js::set_property(&described, "milliseconds", &milliseconds.into());
+        described.into()
     }
 
     /// Every established connection.
@@ -161,12 +205,9 @@ impl WasmNode {
         let peer = peer.parse().map_err(invalid)?;
         let store = self.node.peer_store();
         let details = Object::new();
-        let strings = |values: &mut dyn Iterator<Item = String>| values.map(JsValue::from).collect::<Array>();
-        let addresses = strings(&mut store.addresses(peer).iter().map(Multiaddr::to_string));
-        js::set_property(&details, "addresses", &addresses);
+        js::set_property(&details, "addresses", &strings(&store.addresses(peer)));
         let known = store.details(peer).unwrap_or_default();
-        let protocols = strings(&mut known.protocols.iter().map(ToString::to_string));
-        js::set_property(&details, "protocols", &protocols);
+        js::set_property(&details, "protocols", &strings(&known.protocols));
         for (name, value) in [
             ("agentVersion", known.agent_version),
             ("protocolVersion", known.protocol_version),
@@ -191,10 +232,10 @@ impl WasmNode {
         let node = self.node.clone();
         promise(Box::pin(async move {
             match connection {
-                Some(_) => {
+                Some(id) => {
                     // One that is over is as closed as it can be.
-                    if let Ok(info) = self::connection(&node, &peer, connection) {
-                        node.close_connection(info.id).await;
+                    if let Ok(id) = self::connection(&node, id) {
+                        node.close_connection(id).await;
                     }
                 }
                 None => node.disconnect(peer.parse().map_err(invalid)?).await,
@@ -214,23 +255,26 @@ impl WasmNode {
     }
 }
 
+fn strings(values: &[impl ToString]) -> Array {
+    values.iter().map(|value| JsValue::from(value.to_string())).collect()
+}
+
 fn protocol(name: &str) -> Result<ProtocolName, JsValue> {
     name.parse().map_err(invalid)
 }
 
-/// The connection to `peer` that is named, or the newest.
-fn connection(node: &Node, peer: &str, id: Option<f64>) -> Result<ConnectionInfo, JsValue> {
-    let peer: PeerId = peer.parse().map_err(invalid)?;
-    let connections = node.connections().into_iter().filter(|info| info.peer == peer);
-    match id {
-        Some(id) => connections
-            .into_iter()
-            .find(|info| info.id.as_u64() as f64 == id)
-            .ok_or_else(|| error("ERR_CONNECTION_CLOSED", "the connection is over")),
-        None => connections
-            .max_by_key(|info| info.id)
-            .ok_or_else(|| error("ERR_NOT_CONNECTED", &["not connected to ", &peer.to_string()].concat())),
+/// The connection that is named, or the peer's best.
+fn stream_target(node: &Node, peer: &str, connection: Option<f64>) -> Result<StreamTarget, JsValue> {
+    match connection {
+        Some(id) => Ok(self::connection(node, id)?.into()),
+        None => Ok(StreamTarget::Peer(peer.parse().map_err(invalid)?)),
     }
+}
+
+fn connection(node: &Node, id: f64) -> Result<ConnectionId, JsValue> {
+    let mut ids = node.connections().into_iter().map(|info| info.id);
+    ids.find(|known| known.as_u64() as f64 == id)
+        .ok_or_else(|| error("ERR_CONNECTION_CLOSED", "the connection is over"))
 }
 
 /// Whether streams of this connection are a browser's own all the way down.
@@ -239,15 +283,19 @@ fn is_native(info: &ConnectionInfo) -> bool {
 }
 
 fn transport(address: &Multiaddr) -> &'static str {
+    let mut name = "unknown";
     for protocol in address.protocols() {
-        match protocol {
-            Protocol::WebTransport => return "webtransport",
-            Protocol::WebRtcDirect => return "webrtc-direct",
-            Protocol::Ws | Protocol::Wss => return "websocket",
-            _ => {}
+        // What comes last decides: behind a relay's address, how the relay is used.
+        name = match protocol {
+            Protocol::WebTransport => "webtransport",
+            Protocol::WebRtcDirect => "webrtc-direct",
+            Protocol::Ws | Protocol::Wss => "websocket",
+            Protocol::P2pCircuit => "circuit",
+            Protocol::WebRtc => "webrtc",
+            _ => name,
         }
     }
-    "unknown"
+    name
 }
 
 fn describe_connection(info: &ConnectionInfo) -> Object {
@@ -265,11 +313,13 @@ fn describe_connection(info: &ConnectionInfo) -> Object {
     ] {
         js::set_property(&connection, name, &JsValue::from_str(value));
     }
+    js::set_property(&connection, "direct", &info.is_direct().into());
+    js::set_property(&connection, "limited", &info.is_limited().into());
     connection
 }
 
-/// What the page hears of an event: a `CoreEvent`.
-fn describe_event(event: NodeEvent) -> Option<JsValue> {
+/// What the page hears of an event of node `this`: a `CoreEvent`.
+fn describe_event(event: NodeEvent, this: PeerId) -> Option<JsValue> {
     let described = Object::new();
     let kind = match event {
         NodeEvent::ConnectionEstablished { connection, first } => {
@@ -282,6 +332,31 @@ fn describe_event(event: NodeEvent) -> Option<JsValue> {
             js::set_property(&described, "reason", &coded(&*reason));
             js::set_property(&described, "last", &last.into());
             "connection:close"
+        }
+        NodeEvent::ConnectionUpgraded { relayed, direct } => {
+            js::set_property(&described, "connection", &describe_connection(&direct));
+            js::set_property(&described, "relayed", &describe_connection(&relayed));
+            "connection:upgraded"
+        }
+        NodeEvent::RelayReserved { relay, expires_in, addresses, renewed } => {
+            js::set_property(&described, "relay", &JsValue::from(relay.to_string()));
+            js::set_property(&described, "expiresIn", &JsValue::from(expires_in.as_secs_f64() * 1e3));
+            js::set_property(&described, "addresses", &strings(&addresses));
+            js::set_property(&described, "renewed", &renewed.into());
+            "relay:reserved"
+        }
+        NodeEvent::RelayLost { relay, reason, retry_in } => {
+            js::set_property(&described, "relay", &JsValue::from(relay.to_string()));
+            js::set_property(&described, "reason", &JsValue::from(reason));
+            let retry_in = retry_in.map(|wait| wait.as_secs_f64() * 1e3);
+            js::set_property(&described, "retryIn", &retry_in.into());
+            "relay:lost"
+        }
+        NodeEvent::ListenAddressesChanged { addresses } => {
+            let addresses: Vec<_> =
+                addresses.into_iter().map(|address| address.with_peer_id(this)).collect();
+            js::set_property(&described, "addresses", &strings(&addresses));
+            "addresses:change"
         }
         NodeEvent::PeerUpdated { peer } => {
             js::set_property(&described, "peer", &JsValue::from(peer.to_string()));
@@ -300,14 +375,26 @@ export interface CoreConnection {
   id: number
   peer: string
   address: string
-  transport: 'webtransport' | 'webrtc-direct' | 'websocket' | 'unknown'
+  transport: 'webtransport' | 'webrtc-direct' | 'websocket' | 'webrtc' | 'circuit' | 'unknown'
   direction: 'inbound' | 'outbound'
+  direct: boolean
+  limited: boolean
 }
 
 export type CoreEvent =
   | { kind: 'connection:open'; connection: CoreConnection; first: boolean }
   | { kind: 'connection:close'; connection: CoreConnection; reason: Error; last: boolean }
+  | { kind: 'connection:upgraded'; connection: CoreConnection; relayed: CoreConnection }
+  | { kind: 'relay:reserved'; relay: string; expiresIn: number; addresses: string[]; renewed: boolean }
+  | { kind: 'relay:lost'; relay: string; reason: string; retryIn: number | undefined }
+  | { kind: 'addresses:change'; addresses: string[] }
   | { kind: 'peer:identify'; peer: string }
+
+export interface CoreCircuit {
+  relay: string
+  bytes: number | undefined
+  milliseconds: number | undefined
+}
 
 export interface CorePeerDetails {
   addresses: string[]
