@@ -133,7 +133,9 @@ export class Peerloom extends EventTargetBase {
     this.#assertOpen()
     const { id, connection } = streamTarget(peer)
     const names = typeof protocols === 'string' ? [protocols] : [...protocols]
-    const opened = await call(() => this.#core.openStream(id, connection, names, options.limited ?? false, options.signal))
+    const opened = await call(() =>
+      this.#core.openStream(id, connection, names, options.limited ?? false, options.signal),
+    )
     return new PeerloomStream(opened.stream, this.#peer(opened.connection))
   }
 
@@ -144,8 +146,10 @@ export class Peerloom extends EventTargetBase {
       throw abortError(options.signal)
     }
     callNow(() =>
-      this.#core.handle(protocol, options.limited ?? false, (stream: WasmStream, connection: CoreConnection) =>
-        this.#incoming(stream, connection, handler),
+      this.#core.handle(
+        protocol,
+        options.limited ?? false,
+        (stream: WasmStream, connection: CoreConnection) => this.#incoming(stream, connection, handler),
       ),
     )
     options.signal?.addEventListener('abort', () => void this.unhandle(protocol).catch(() => {}), {

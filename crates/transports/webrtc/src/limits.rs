@@ -78,3 +78,32 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Deadline of each step of a handshake: ICE, DTLS, SCTP, Noise.
 pub const HANDSHAKE_STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Addresses that a remote may name as candidates of one connection. More are not looked at.
+pub const MAX_REMOTE_CANDIDATES: usize = 16;
+
+/// Pairs of addresses that are checked for one connection: the remote's candidates, and addresses that it turns out to have
+/// besides.
+pub const MAX_PAIRS: usize = 24;
+
+/// Connectivity checks sent on one pair that has never been answered. With [`MAX_PAIRS`] this is all that a remote can make
+/// us send to addresses that are not its own: 240 datagrams of some 120 bytes in no less than five seconds.
+pub const MAX_CHECKS_PER_PAIR: u8 = 10;
+
+/// Our own addresses that are told to a remote.
+pub const MAX_LOCAL_CANDIDATES: usize = 8;
+
+/// Connections that are being negotiated at once, in both directions. More are refused.
+pub const MAX_NEGOTIATIONS: usize = 256;
+
+/// How long a connection waits for the remote's description: it comes through a relay, from a page that may sleep.
+pub const DESCRIPTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Deadline of ICE between two peers that each may be behind a NAT.
+pub const ICE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Datagrams kept that arrive before the remote's description has: its DTLS may begin while the answer is on its way.
+pub const MAX_EARLY_DATAGRAMS: usize = 4;
+
+/// The longest session description that is read; a browser's has less than 2 KiB.
+pub const MAX_DESCRIPTION: usize = 16 * 1024;

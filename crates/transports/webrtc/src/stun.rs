@@ -6,7 +6,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aws_lc_rs::hmac;
 
@@ -29,6 +29,7 @@ const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const PRIORITY: u16 = 0x0024;
 const USE_CANDIDATE: u16 = 0x0025;
 const FINGERPRINT: u16 = 0x8028;
+const ICE_CONTROLLED: u16 = 0x8029;
 const ICE_CONTROLLING: u16 = 0x802A;
 
 /// Comprehension-required attributes that a connectivity check may carry and that we can safely not look into:
@@ -65,6 +66,16 @@ impl Class {
 /// Twelve random bytes that tie a response to its request.
 pub(crate) type TransactionId = [u8; 12];
 
+/// The role that the sender of a check believes to have, and the number that settles a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AgentRole {
+    Controlling(u64),
+    Controlled(u64),
+}
+
+/// The number of the error response to a check whose sender has our own role (RFC 8445 section 7.3.1.1).
+pub(crate) const ROLE_CONFLICT: u16 = 487;
+
 /// A well-formed Binding message. Who sent it is known only after [`Message::is_from_holder_of`].
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
@@ -75,6 +86,11 @@ pub(crate) struct Message<'a> {
     pub(crate) use_candidate: bool,
     /// The number of an error response, such as 487 for a role conflict.
     pub(crate) error_code: Option<u16>,
+    pub(crate) role: Option<AgentRole>,
+    /// The priority that a candidate would have which is learned from this check.
+    pub(crate) priority: Option<u32>,
+    /// Where the sender of a response saw the request come from.
+    pub(crate) mapped_address: Option<SocketAddr>,
     integrity: Option<Integrity<'a>>,
 }
 
@@ -112,6 +128,9 @@ impl<'a> Message<'a> {
             username: None,
             use_candidate: false,
             error_code: None,
+            role: None,
+            priority: None,
+            mapped_address: None,
             integrity: None,
         };
         let mut seen = 0usize;
@@ -156,11 +175,19 @@ impl<'a> Message<'a> {
                 }
                 self.integrity = Some(Integrity { offset, tag: value });
             }
-            XOR_MAPPED_ADDRESS | PRIORITY => {}
+            XOR_MAPPED_ADDRESS => self.mapped_address = Some(address_of(value, self.transaction_id)?),
+            PRIORITY => self.priority = Some(u32_at(exactly(value, 4)?, 0)?),
+            ICE_CONTROLLED => self.role = Some(AgentRole::Controlled(u64_of(value)?)),
+            ICE_CONTROLLING => self.role = Some(AgentRole::Controlling(u64_of(value)?)),
             _ if IGNORED.contains(&kind) || kind >= 0x8000 => {}
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether the message claims to be authentic. Those of STUN servers do not.
+    pub(crate) fn has_integrity(&self) -> bool {
+        self.integrity.is_some()
     }
 
     /// Whether the message carries a MESSAGE-INTEGRITY made with `password`.
@@ -203,6 +230,42 @@ pub(crate) fn binding_request(
     message.finish(password)
 }
 
+/// A connectivity check of a full agent (RFC 8445 section 7.1). `nominates` is for controlling agents alone.
+pub(crate) fn connectivity_check(
+    transaction_id: TransactionId,
+    username: &str,
+    role: AgentRole,
+    nominates: bool,
+    priority: u32,
+    password: &str,
+) -> Vec<u8> {
+    let mut message = Builder::new(Class::Request, transaction_id);
+    message.attribute(USERNAME, username.as_bytes());
+    match role {
+        AgentRole::Controlling(number) => message.attribute(ICE_CONTROLLING, &number.to_be_bytes()),
+        AgentRole::Controlled(number) => message.attribute(ICE_CONTROLLED, &number.to_be_bytes()),
+    }
+    if nominates {
+        message.attribute(USE_CANDIDATE, &[]);
+    }
+    message.attribute(PRIORITY, &priority.to_be_bytes());
+    message.finish(password)
+}
+
+/// The answer to a check whose sender has our own role and shall take the other.
+pub(crate) fn role_conflict(transaction_id: TransactionId, password: &str) -> Vec<u8> {
+    let mut message = Builder::new(Class::Error, transaction_id);
+    message.attribute(ERROR_CODE, &[0, 0, 4, 87]);
+    message.finish(password)
+}
+
+/// What asks a STUN server where we are.
+pub(crate) fn server_query(transaction_id: TransactionId) -> Vec<u8> {
+    let mut message = Builder::new(Class::Request, transaction_id);
+    message.fingerprint();
+    message.bytes
+}
+
 struct Builder {
     bytes: Vec<u8>,
 }
@@ -240,10 +303,14 @@ impl Builder {
         self.set_length(4 + MESSAGE_INTEGRITY_LENGTH);
         let tag = hmac::sign(&key(password), &self.bytes);
         self.attribute(MESSAGE_INTEGRITY, tag.as_ref());
+        self.fingerprint();
+        self.bytes
+    }
+
+    fn fingerprint(&mut self) {
         self.set_length(8);
         let fingerprint = crc32(&self.bytes) ^ FINGERPRINT_XOR;
         self.attribute(FINGERPRINT, &fingerprint.to_be_bytes());
-        self.bytes
     }
 }
 
@@ -263,6 +330,22 @@ fn xor_address(address: SocketAddr, transaction_id: TransactionId) -> Vec<u8> {
     value
 }
 
+/// The other way round.
+fn address_of(value: &[u8], transaction_id: TransactionId) -> Option<SocketAddr> {
+    let [_, family, high, low, octets @ ..] = value else { return None };
+    let cookie = MAGIC_COOKIE.to_be_bytes();
+    let [cookie_high, cookie_low, ..] = cookie;
+    let port = u16::from_be_bytes([high ^ cookie_high, low ^ cookie_low]);
+    let mask = cookie.iter().chain(transaction_id.iter());
+    let octets: Vec<u8> = octets.iter().zip(mask).map(|(octet, mask)| octet ^ mask).collect();
+    let ip = match family {
+        1 => Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
+        2 => Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
 fn key(password: &str) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes())
 }
@@ -273,6 +356,14 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn u64_of(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn exactly(bytes: &[u8], length: usize) -> Option<&[u8]> {
+    (bytes.len() == length).then_some(bytes)
 }
 
 /// CRC-32 as of ITU V.42, bit by bit: the messages are a hundred bytes long and come a few times a minute.
@@ -313,6 +404,33 @@ mod tests {
         assert_eq!(xor_address("192.0.2.1:32853".parse().unwrap(), id), hex("0001a147e112a643"));
         let v6 = "[2001:db8:1234:5678:11:2233:4455:6677]:32853".parse().unwrap();
         assert_eq!(xor_address(v6, id), hex("0002a1470113a9faa5d3f179bc25f4b5bed2b9d9"));
+    }
+
+    #[test]
+    fn addresses_survive_being_masked() {
+        for address in ["192.0.2.1:32853", "[2001:db8::1]:9", "0.0.0.0:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(address_of(&xor_address(address, [3; 12]), [3; 12]), Some(address));
+        }
+        assert_eq!(address_of(&[0, 1, 0, 0, 1, 2, 3], [3; 12]), None);
+        assert_eq!(address_of(&[0, 3, 0, 0, 1, 2, 3, 4], [3; 12]), None);
+        assert_eq!(address_of(&[0, 1, 0], [3; 12]), None);
+    }
+
+    #[test]
+    fn checks_of_full_agents_say_their_role_and_priority() {
+        for role in [AgentRole::Controlling(7), AgentRole::Controlled(u64::MAX)] {
+            let bytes = connectivity_check([7; 12], "a:b", role, true, 99, "pw");
+            let message = Message::parse(&bytes).unwrap();
+            assert_eq!((message.role, message.priority), (Some(role), Some(99)));
+            assert!(message.use_candidate && message.is_from_holder_of("pw"));
+        }
+        let bytes = role_conflict([7; 12], "pw");
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!((message.class, message.error_code), (Class::Error, Some(ROLE_CONFLICT)));
+        let bytes = server_query([7; 12]);
+        let message = Message::parse(&bytes).unwrap();
+        assert!(!message.has_integrity() && !message.is_from_holder_of(""));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! sides. Version 2 (libp2p/specs pull request 715): the dialer keeps the credentials that its WebRTC stack made for it
 //! and puts its password behind `libp2p+webrtc+v2/`; that whole string is ufrag and password of the listener.
 
-use std::fmt;
+use std::{borrow::Borrow, fmt};
 
 use aws_lc_rs::rand;
 
@@ -34,12 +34,12 @@ impl IceString {
     }
 
     /// 4 to 256 characters.
-    fn ufrag(text: &str) -> Option<Self> {
+    pub(crate) fn ufrag(text: &str) -> Option<Self> {
         Self::new(text, 4)
     }
 
     /// 22 to 256 characters.
-    fn password(text: &str) -> Option<Self> {
+    pub(crate) fn password(text: &str) -> Option<Self> {
         Self::new(text, 22)
     }
 
@@ -48,9 +48,31 @@ impl IceString {
     }
 }
 
+/// So that a table can be asked with what is in a datagram.
+impl Borrow<str> for IceString {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for IceString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What one side of a session that is negotiated in SDP has said of itself (RFC 8839 section 5.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IceCredentials {
+    pub(crate) ufrag: IceString,
+    pub(crate) password: IceString,
+}
+
+impl IceCredentials {
+    /// Fresh ones. RFC 8445 section 5.3 wants 24 and 128 bits of randomness; the ufrag has more, for it is also what tells
+    /// the sessions of a socket apart.
+    pub(crate) fn generate() -> Self {
+        Self { ufrag: IceString(random_ice_chars().into()), password: IceString(random_ice_chars().into()) }
     }
 }
 

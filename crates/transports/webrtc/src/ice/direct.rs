@@ -1,4 +1,4 @@
-//! ICE (RFC 8445) with one candidate pair: the lite agent of a listener and the controlling agent of a dialer.
+//! ICE of WebRTC-direct, with one candidate pair: the lite agent of a listener and the controlling agent of a dialer.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{Path, later};
 use crate::{
     limits,
     stun::{self, Class, Message, TransactionId},
@@ -21,14 +22,14 @@ const SLOWEST_CHECK: Duration = Duration::from_millis(800);
 /// How often a connected dialer asks whether the listener still wants to hear it (RFC 7675 section 5.1).
 const CONSENT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The ICE half of a connection.
+/// The agent of either side.
 #[derive(Debug)]
-pub(crate) struct Ice {
+pub(crate) struct DirectAgent {
     credentials: Credentials,
-    /// Where to send: the address last nominated.
-    remote: Option<SocketAddr>,
+    /// Where to send: the path last nominated.
+    path: Option<Path>,
     role: Role,
-    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    transmits: VecDeque<(Path, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -50,12 +51,12 @@ struct Controlling {
     connected: bool,
 }
 
-impl Ice {
+impl DirectAgent {
     /// The agent of a listener, for the session with these credentials.
     pub(crate) fn lite(credentials: Credentials) -> Self {
         Self {
             credentials,
-            remote: None,
+            path: None,
             role: Role::Lite { addresses: Vec::new() },
             transmits: VecDeque::new(),
         }
@@ -71,20 +72,21 @@ impl Ice {
             connected: false,
         };
         let role = Role::Controlling(controlling);
-        Self { credentials, remote: Some(remote), role, transmits: VecDeque::new() }
+        Self { credentials, path: Some(Path::to(remote)), role, transmits: VecDeque::new() }
     }
 
     /// Takes a STUN message. Returns whether it proves that the remote is there.
-    pub(crate) fn handle_message(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) -> bool {
+    pub(crate) fn handle_message(&mut self, now: Instant, path: Path, message: &Message<'_>) -> bool {
         match message.class {
-            Class::Request => self.handle_request(from, message),
-            Class::Success => self.handle_success(now, from, message),
+            Class::Request => self.handle_request(path, message),
+            Class::Success => self.handle_success(now, path.remote, message),
             // Nothing that we ask can be refused for a reason that we could mend.
             Class::Error => false,
         }
     }
 
-    fn handle_request(&mut self, from: SocketAddr, message: &Message<'_>) -> bool {
+    fn handle_request(&mut self, path: Path, message: &Message<'_>) -> bool {
+        let from = path.remote;
         let (ours, theirs, password) = match &self.role {
             Role::Lite { .. } => {
                 (&self.credentials.server, &self.credentials.client_ufrag, &self.credentials.server)
@@ -105,20 +107,21 @@ impl Ice {
                 addresses.push(from);
             }
             // The first address will do until the dialer nominates one.
-            if message.use_candidate || self.remote.is_none() {
-                self.remote = Some(from);
+            if message.use_candidate || self.path.is_none() {
+                self.path = Some(path);
             }
-        } else if self.remote != Some(from) {
+        } else if self.remote() != Some(from) {
             return false;
         }
         self.transmits
-            .push_back((from, stun::binding_success(message.transaction_id, from, password.as_str())));
+            .push_back((path, stun::binding_success(message.transaction_id, from, password.as_str())));
         true
     }
 
     fn handle_success(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) -> bool {
+        let remote = self.remote();
         let Role::Controlling(agent) = &mut self.role else { return false };
-        let expected = self.remote == Some(from) && agent.pending == Some(message.transaction_id);
+        let expected = remote == Some(from) && agent.pending == Some(message.transaction_id);
         if !expected || !message.is_from_holder_of(self.credentials.server.as_str()) {
             return false;
         }
@@ -132,25 +135,29 @@ impl Ice {
     /// Whether there is a way to the remote.
     pub(crate) fn is_connected(&self) -> bool {
         match &self.role {
-            Role::Lite { .. } => self.remote.is_some(),
+            Role::Lite { .. } => self.path.is_some(),
             Role::Controlling(agent) => agent.connected,
         }
     }
 
     /// Where to send what is not STUN.
-    pub(crate) fn remote(&self) -> Option<SocketAddr> {
-        self.remote
+    pub(crate) fn path(&self) -> Option<Path> {
+        self.path
+    }
+
+    fn remote(&self) -> Option<SocketAddr> {
+        self.path.map(|path| path.remote)
     }
 
     /// Whether a datagram from there belongs to this session.
     pub(crate) fn knows(&self, from: SocketAddr) -> bool {
         match &self.role {
             Role::Lite { addresses } => addresses.contains(&from),
-            Role::Controlling(_) => self.remote == Some(from),
+            Role::Controlling(_) => self.remote() == Some(from),
         }
     }
 
-    pub(crate) fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<(Path, Vec<u8>)> {
         self.transmits.pop_front()
     }
 
@@ -162,7 +169,7 @@ impl Ice {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        let (Role::Controlling(agent), Some(remote)) = (&mut self.role, self.remote) else { return };
+        let (Role::Controlling(agent), Some(path)) = (&mut self.role, self.path) else { return };
         if now < agent.next_check {
             return;
         }
@@ -172,14 +179,10 @@ impl Ice {
             format!("{}:{}", self.credentials.server.as_str(), self.credentials.client_ufrag.as_str());
         let password = self.credentials.server.as_str();
         let check = stun::binding_request(transaction_id, &username, agent.tie_breaker, password);
-        self.transmits.push_back((remote, check));
+        self.transmits.push_back((path, check));
         agent.next_check = later(now, agent.interval);
         agent.interval = agent.interval.saturating_mul(2).min(SLOWEST_CHECK);
     }
-}
-
-fn later(now: Instant, interval: Duration) -> Instant {
-    now.checked_add(interval).unwrap_or(now)
 }
 
 #[cfg(test)]
@@ -190,16 +193,16 @@ mod tests {
     const CLIENT: &str = "192.0.2.1:1000";
     const SERVER: &str = "192.0.2.2:2000";
 
-    fn pair(version: WireVersion, now: Instant) -> (Ice, Ice) {
+    fn pair(version: WireVersion, now: Instant) -> (DirectAgent, DirectAgent) {
         let credentials = Credentials::generate(version);
-        let client = Ice::controlling(credentials.clone(), SERVER.parse().unwrap(), now);
-        (client, Ice::lite(credentials))
+        let client = DirectAgent::controlling(credentials.clone(), SERVER.parse().unwrap(), now);
+        (client, DirectAgent::lite(credentials))
     }
 
-    fn deliver(from: &str, sender: &mut Ice, receiver: &mut Ice, now: Instant) -> usize {
+    fn deliver(from: &str, sender: &mut DirectAgent, receiver: &mut DirectAgent, now: Instant) -> usize {
         std::iter::from_fn(|| sender.poll_transmit())
             .filter(|(_, bytes)| {
-                receiver.handle_message(now, from.parse().unwrap(), &Message::parse(bytes).unwrap())
+                receiver.handle_message(now, Path::to(from.parse().unwrap()), &Message::parse(bytes).unwrap())
             })
             .count()
     }
@@ -258,7 +261,7 @@ mod tests {
         let (_, check) = client.poll_transmit().unwrap();
         let check = Message::parse(&check).unwrap();
         let answered = (1..100)
-            .filter(|port| server.handle_message(now, ([192, 0, 2, 1], *port).into(), &check))
+            .filter(|port| server.handle_message(now, Path::to(([192, 0, 2, 1], *port).into()), &check))
             .count();
         assert_eq!(answered, limits::MAX_ADDRESSES_PER_SESSION);
         assert!(
