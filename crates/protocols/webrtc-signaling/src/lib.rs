@@ -7,9 +7,9 @@
 mod answer;
 mod driver;
 mod listener;
-mod message;
+pub mod message;
 mod peer_connection;
-mod session;
+pub mod session;
 mod sessions;
 mod transport;
 mod upgrade;
