@@ -2,7 +2,6 @@
 
 // Allowed in tests; clippy takes only the functions marked as such for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::arithmetic_side_effects)]
 
 mod common;
 
@@ -12,13 +11,15 @@ use bytes::Bytes;
 use common::{Fault, Page, World};
 use peerloom_core::{
     Multiaddr, ProtocolName, StreamExt,
-    framing::{self, MessageStream},
+    framing::MessageStream,
+    multistream_select::NegotiatedStream,
     runtime::{Instant, sleep, timeout},
 };
 use peerloom_node::{ConnectError, IncomingStream, Node, NodeEvent};
 use peerloom_webrtc_signaling::{
     PROTOCOL, SignalingConfig, Step, Timeouts,
     message::{MAX_MESSAGE_LENGTH, Message},
+    session::MAX_CANDIDATES,
 };
 
 const ECHO: ProtocolName = ProtocolName::from_static("/echo/1.0.0");
@@ -217,7 +218,9 @@ async fn each_step_that_hangs_ends_at_its_deadline_with_an_error_that_names_it()
     for (dialer, listener, step) in cases {
         let (dialer, listener) = World::new().pair(dialer, listener).await;
         let (error, elapsed) = failure(&dialer, listener.webrtc_address()).await;
-        assert_step(&error, step, "timed out");
+        // Or the other side was the first to give up.
+        assert_step(&error, step, "");
+        assert!(elapsed > Duration::from_secs(5), "{elapsed:?}");
         assert_within_deadline(elapsed);
         sleep(Duration::from_secs(20)).await;
         assert_eq!((dialer.sessions(), listener.sessions()), (0, 0));
@@ -250,7 +253,6 @@ async fn failures_are_told_at_once() {
         (Fault::None, Fault::CannotBeMade, Step::OfferAndAnswer, "reset"),
         (Fault::None, Fault::RefusesOffer, Step::OfferAndAnswer, "reset"),
         (Fault::Fails, Fault::None, Step::Connecting, "no way found"),
-        (Fault::None, Fault::Fails, Step::Connecting, "reset"),
     ];
     for (dialer, listener, step, reason) in cases {
         let (dialer, listener) = World::new().pair(dialer, listener).await;
@@ -258,51 +260,254 @@ async fn failures_are_told_at_once() {
         assert_step(&error, step, reason);
         assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
     }
+    // The reset may overtake the answer.
+    let (dialer, listener) = World::new().pair(Fault::None, Fault::Fails).await;
+    let (error, elapsed) = failure(&dialer, listener.webrtc_address()).await;
+    assert!(error.to_string().contains("reset"), "{error}");
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_page_that_does_not_listen_refuses() {
-    let (dialer, _) = World::new().pair(Fault::None, Fault::None).await;
     let world = World::new();
-    let silent = world.page(Fault::None, SignalingConfig::default());
+    let [dialer, silent] = [(); 2].map(|()| world.page(Fault::None, unasked(false)));
     silent.node.listen(common::RELAYED.parse().unwrap()).await.unwrap();
-    let dialer = Page { node: world.page(Fault::None, SignalingConfig::default()).node, ..dialer };
-    let address = silent.relayed_address().without_peer_id().to_string() + "/webrtc";
-    let address = address.parse::<Multiaddr>().unwrap().with_peer_id(silent.node.peer_id());
-    let (error, elapsed) = failure(&dialer, address).await;
+    let (error, elapsed) = failure(&dialer, webrtc_at(&silent.node)).await;
     assert_step(&error, Step::OfferAndAnswer, "reset");
     assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
 }
 
-/// A listener whose every signaling stream gets this treatment instead of an answer, and what the dialer makes of it.
-async fn treated<F>(
-    treatment: impl Fn(MessageStream<Box<dyn peerloom_core::Stream>>) -> F + Send + Sync + 'static,
-) -> (Arc<ConnectError>, Duration)
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_the_protocol_is_given_up_at_once() {
+    let world = World::new();
+    let (dialer, plain) = (world.page(Fault::None, unasked(false)), world.plain());
+    plain.listen(common::RELAYED.parse().unwrap()).await.unwrap();
+    let (error, elapsed) = failure(&dialer, webrtc_at(&plain)).await;
+    assert_step(&error, Step::OfferAndAnswer, "");
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+}
+
+fn unasked(upgrade: bool) -> SignalingConfig {
+    let mut config = SignalingConfig::default();
+    config.upgrade_relayed = upgrade;
+    config
+}
+
+fn webrtc_at(node: &Node) -> Multiaddr {
+    [common::RELAYED, "/webrtc"].concat().parse::<Multiaddr>().unwrap().with_peer_id(node.peer_id())
+}
+
+type Signaling = MessageStream<NegotiatedStream>;
+
+/// What a dial makes of a remote that takes the offer and then does this.
+async fn after_the_offer<F>(remote: impl Fn(Signaling) -> F + Send + Sync + 'static) -> (String, Duration)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let world = World::new();
-    let (dialer, _other) = {
-        let mut config = SignalingConfig::default();
-        config.upgrade_relayed = false;
-        (world.page(Fault::None, config), ())
+    let (dialer, foreign) = (world.page(Fault::None, unasked(false)), world.plain());
+    let remote = Arc::new(remote);
+    let handler = move |incoming: IncomingStream| {
+        let remote = remote.clone();
+        async move {
+            let mut stream = MessageStream::new(incoming.stream, 1 << 20);
+            let offer = Message::decode(&stream.read().await.unwrap().unwrap()).unwrap();
+            assert!(matches!(offer, Message::Offer(_)));
+            remote(stream).await;
+        }
     };
-    let foreign = world.plain();
-    let treatment = Arc::new(treatment);
-    foreign
-        .handle_on_limited(SIGNALING, move |incoming| {
-            let stream: Box<dyn peerloom_core::Stream> = Box::new(incoming.stream);
-            let treatment = treatment.clone();
+    foreign.handle_on_limited(SIGNALING, handler).unwrap();
+    foreign.listen(common::RELAYED.parse().unwrap()).await.unwrap();
+    let (error, elapsed) = failure(&dialer, webrtc_at(&foreign)).await;
+    assert_eq!((dialer.sessions(), direct_connections(&dialer.node)), (0, 0));
+    assert_eq!(relayed_connections(&dialer.node), 1);
+    (error.to_string(), elapsed)
+}
+
+async fn hold<T>(held: T) {
+    let _held = held;
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_sends_what_it_must_not_is_refused() {
+    let answer = || Message::Answer("answer to 0".into());
+    let cases: Vec<(Vec<Vec<u8>>, &str)> = vec![
+        (vec![b"\xff\xff".to_vec()], "not a signaling message"),
+        (vec![b"\x08\x09\x12\x00".to_vec()], "unknown type 9"),
+        (vec![Message::Offer("0".into()).encode()], "unexpected offer"),
+        (vec![answer().encode(), answer().encode()], "unexpected answer"),
+        (vec![Message::Answer("nonsense".into()).encode()], "no such answer"),
+        (vec![Message::Answer("a".repeat(MAX_MESSAGE_LENGTH)).encode()], "more than the"),
+        (vec![Message::Candidate("{}".into()).encode(); MAX_CANDIDATES + 1], "too many candidates"),
+    ];
+    for (messages, reason) in cases {
+        let (error, elapsed) = after_the_offer(move |mut stream: Signaling| {
+            let messages = messages.clone();
             async move {
-                let mut stream = MessageStream::new(stream, MAX_MESSAGE_LENGTH);
-                stream.read().await.unwrap().unwrap();
-                treatment(stream).await;
+                for message in messages {
+                    let _ = stream.write(&message).await;
+                }
+                hold(stream).await;
             }
         })
-        .unwrap();
-    foreign.listen(common::RELAYED.parse().unwrap()).await.unwrap();
-    let address: Multiaddr = [common::RELAYED, "/webrtc"].concat().parse().unwrap();
-    let failed = failure(&dialer, address.with_peer_id(foreign.peer_id())).await;
-    assert_eq!((dialer.sessions(), direct_connections(&dialer.node)), (0, 0));
-    failed
+        .await;
+        assert!(error.contains(reason), "{error}");
+        assert!(elapsed < Duration::from_secs(1), "{reason}: {elapsed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_goes_away_is_noticed_at_once() {
+    let (error, elapsed) = after_the_offer(|stream: Signaling| async move { drop(stream) }).await;
+    assert!(error.contains(Step::OfferAndAnswer.name()) && elapsed < Duration::from_secs(1), "{error}");
+    let ends = |mut stream: Signaling| async move {
+        stream.close_write().await.unwrap();
+        hold(stream).await;
+    };
+    let (error, elapsed) = after_the_offer(ends).await;
+    assert!(error.contains("ended the exchange") && elapsed < Duration::from_secs(1), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_says_nothing_or_only_candidates_is_given_up() {
+    let (error, elapsed) = after_the_offer(hold).await;
+    assert!(error.contains(Step::OfferAndAnswer.name()) && error.contains("timed out"), "{error}");
+    assert_within_deadline(elapsed);
+    let trickles = |mut stream: Signaling| async move {
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            if stream.write(&Message::Candidate("{}".into()).encode()).await.is_err() {
+                return;
+            }
+        }
+    };
+    let (error, elapsed) = after_the_offer(trickles).await;
+    assert!(error.contains(Step::OfferAndAnswer.name()) && error.contains("timed out"), "{error}");
+    assert_within_deadline(elapsed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn candidates_and_end_before_the_answer_do_no_harm() {
+    let answers = |mut stream: Signaling| async move {
+        let messages = [
+            Message::Candidate(r#"{"candidate":"2"}"#.into()),
+            Message::EndOfCandidates,
+            Message::Answer("answer to 0".into()),
+        ];
+        for message in messages {
+            stream.write(&message.encode()).await.unwrap();
+        }
+        stream.close_write().await.unwrap();
+        hold(stream).await;
+    };
+    // Nobody is at the other end of this peer connection; but it was reached.
+    let (error, elapsed) = after_the_offer(answers).await;
+    assert!(error.contains(Step::Connecting.name()) && error.contains("timed out"), "{error}");
+    assert_within_deadline(elapsed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_reloads_in_the_middle_leaves_nothing_behind() {
+    // Either side, in each step.
+    for (dialer, listener) in [(Fault::None, Fault::NeverAnswers), (Fault::None, Fault::NeverConnects)] {
+        for dialer_reloads in [true, false] {
+            let (dialer, listener) = World::new().pair(dialer, listener).await;
+            let mut dial = Box::pin(dialer.node.dial(listener.webrtc_address()));
+            let running = async {
+                while listener.sessions() == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                sleep(Duration::from_millis(500)).await;
+            };
+            tokio::select! {
+                _ = &mut dial => panic!("nothing could come of it"),
+                () = running => {}
+            }
+            let start = Instant::now();
+            if dialer_reloads {
+                drop(dial);
+                dialer.node.close().await;
+                while listener.sessions() > 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            } else {
+                listener.node.close().await;
+                let error = dial.await.unwrap_err();
+                assert!(error.to_string().contains("WebRTC, step"), "{error}");
+            }
+            // A peer connection that is at work is not disturbed before its deadline.
+            assert_within_deadline(start.elapsed());
+            let left = if dialer_reloads { &listener } else { &dialer };
+            assert_eq!((left.sessions(), left.node.connections().len()), (0, 0));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_goes_silent_in_the_middle_does_not_hang_anybody() {
+    let world = World::new();
+    let (dialer, listener) = world.pair(Fault::None, Fault::NeverAnswers).await;
+    let dial = failure(&dialer, listener.webrtc_address());
+    let cut = async {
+        while listener.sessions() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        world.network.cut();
+    };
+    let ((error, elapsed), ()) = tokio::join!(dial, cut);
+    assert!(error.to_string().contains(Step::OfferAndAnswer.name()), "{error}");
+    assert_within_deadline(elapsed);
+    sleep(Timeouts::default().total).await;
+    assert_eq!((dialer.sessions(), listener.sessions()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_others_begin_are_bounded_per_peer_and_in_total() {
+    let world = World::new();
+    let mut config = unasked(false);
+    config.inbound_sessions = 6;
+    config.inbound_sessions_per_peer = 4;
+    let listener = world.page(Fault::None, config);
+    listener.listen(common::RELAYED).await;
+    let strangers = [world.plain(), world.plain()];
+    let mut streams = Vec::new();
+    for stranger in &strangers {
+        stranger.dial(listener.relayed_address()).await.unwrap();
+        for _ in 0..5 {
+            let stream =
+                stranger.open_stream_on_limited(listener.node.peer_id(), &[SIGNALING]).await.unwrap();
+            let mut stream = MessageStream::new(stream, MAX_MESSAGE_LENGTH);
+            stream.write(&Message::EndOfCandidates.encode()).await.unwrap();
+            streams.push(stream);
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert_eq!((listener.sessions(), listener.created()), (6, 6));
+    for refused in [4, 7, 8, 9] {
+        let outcome = timeout(Duration::from_millis(100), streams[refused].read()).await;
+        assert!(outcome.unwrap().is_err());
+    }
+    // Those that say nothing more lose their place.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(listener.sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inbound_failures_are_events() {
+    let world = World::new();
+    let (_, listener) = world.pair(Fault::None, Fault::None).await;
+    let stranger = world.plain();
+    stranger.dial(listener.relayed_address()).await.unwrap();
+    let mut events = listener.node.events();
+    let stream = stranger.open_stream_on_limited(listener.node.peer_id(), &[SIGNALING]).await.unwrap();
+    let mut stream = MessageStream::new(stream, MAX_MESSAGE_LENGTH);
+    stream.write(&Message::Answer("unasked".into()).encode()).await.unwrap();
+    let error = loop {
+        if let Some(NodeEvent::IncomingFailed { error, .. }) = events.next().await {
+            break error.to_string();
+        }
+    };
+    assert!(error.contains(Step::OfferAndAnswer.name()) && error.contains("unexpected answer"), "{error}");
+    stream.read().await.unwrap_err();
 }

@@ -11,8 +11,9 @@ use std::{
 
 use parking_lot::Mutex;
 use peerloom_core::{
-    Circuit, CircuitLimits, Connection, ConnectionError, DialError, Incoming, Keypair, ListenError, Listener,
-    ListenerEvent, Multiaddr, PeerId, Protocol, PublicKey, Stream, Transport, runtime::BoxFuture,
+    Circuit, CircuitLimits, Connection, ConnectionError, DialError, HandshakeError, Incoming, Keypair,
+    ListenError, Listener, ListenerEvent, Multiaddr, PeerId, Protocol, PublicKey, Stream, Transport,
+    runtime::BoxFuture,
 };
 use peerloom_node::Node;
 use peerloom_sim::{MemoryTransport, Network};
@@ -81,7 +82,7 @@ struct MemoryPeerConnection {
     unsent: Vec<String>,
     pipe: Option<(DuplexStream, SignalingRole)>,
     has_candidate: bool,
-    connecting: Option<BoxFuture<'static, Box<dyn Connection>>>,
+    connecting: Option<BoxFuture<'static, Result<Box<dyn Connection>, HandshakeError>>>,
     connection: Option<Box<dyn Connection>>,
 }
 
@@ -140,18 +141,21 @@ impl PeerConnection for MemoryPeerConnection {
             {
                 self.connecting = Some(Box::pin(async move {
                     let address: Multiaddr = "/memory/1".parse().unwrap();
-                    let connection = match role {
+                    match role {
                         SignalingRole::Offerer => upgrade_outbound(pipe, &Keypair::generate(), address).await,
                         SignalingRole::Answerer => upgrade_inbound(pipe, &Keypair::generate(), address).await,
-                    };
-                    connection.unwrap()
+                    }
                 }));
             }
-            match &mut self.connecting {
-                Some(connecting) => self.connection = Some(connecting.await),
+            let outcome = match &mut self.connecting {
+                Some(connecting) => connecting.await,
                 None => std::future::pending().await,
-            }
+            };
             self.connecting = None;
+            match outcome {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) => return PeerConnectionEvent::Failed(error.to_string()),
+            }
             PeerConnectionEvent::Connected
         })
     }
