@@ -1,0 +1,158 @@
+//! The task that keeps one reservation.
+
+use std::{sync::Arc, time::Duration};
+
+use peerloom_core::{
+    Multiaddr,
+    runtime::{sleep_until, timeout},
+};
+use peerloom_node::{ConnectionId, Events, NodeEvent, ping};
+use tokio::sync::watch;
+
+use super::{
+    Shared,
+    hop::{HopError, Reserved},
+    keeping::{Keeping, Now, Step},
+};
+use crate::address::CircuitAddress;
+
+/// What a relay that has not answered has to answer a ping, before the connection to it is given up.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    address: CircuitAddress,
+    events: Events,
+    network: watch::Receiver<()>,
+    keeping: Keeping,
+    /// The connection on which the last reservation was made.
+    connection: ConnectionId,
+    addresses: watch::Sender<Vec<Multiaddr>>,
+}
+
+impl Keeper {
+    /// Makes the first reservation. The receiver tells the addresses through the relay; none while there is no reservation.
+    pub(super) async fn start(
+        shared: Arc<Shared>,
+        address: CircuitAddress,
+    ) -> Result<(Self, watch::Receiver<Vec<Multiaddr>>), HopError> {
+        // From before the reservation on, so that no end of its connection goes unseen.
+        let events = shared.node()?.events();
+        let network = shared.network.subscribe();
+        let reserved = shared.reserve(&address).await?;
+        let (sender, addresses) = watch::channel(Vec::new());
+        let config = &shared.config;
+        let keeping = Keeping::new(Now::read(), config.first_retry, config.longest_retry);
+        let connection = reserved.connection;
+        let mut keeper = Self { shared, address, events, network, keeping, connection, addresses: sender };
+        keeper.tell_reserved(reserved);
+        let mut addresses = addresses;
+        addresses.mark_unchanged();
+        Ok((keeper, addresses))
+    }
+
+    /// Until the node is closed.
+    pub(super) async fn run(mut self) {
+        while self.shared.node.upgrade().is_some() {
+            match self.keeping.step(Now::read()) {
+                Step::Ask => self.ask().await,
+                Step::Expired => self.tell_lost("it has ended".to_owned(), Duration::ZERO),
+                Step::Wait(until) => {
+                    tokio::select! {
+                        () = sleep_until(until) => {}
+                        Ok(()) = self.network.changed() => self.keeping.check(Now::read()),
+                        event = self.events.next() => match event {
+                            Some(event) => self.hear(&event),
+                            None => return,
+                        },
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self) {
+        match self.shared.reserve(&self.address).await {
+            Ok(reserved) => self.tell_reserved(reserved),
+            Err(error) => {
+                let retry_in = self.keeping.failed(Now::read(), random());
+                if self.keeping.is_reserved() {
+                    tracing::debug!(relay = %self.address.relay, %error, "reservation was not renewed");
+                } else {
+                    self.tell_lost(error.to_string(), retry_in);
+                }
+                if let HopError::TimedOut { connection, .. } = error {
+                    self.give_up_if_dead(connection).await;
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, event: &NodeEvent) {
+        let gone = match event {
+            NodeEvent::ConnectionClosed { connection, .. } => connection.id == self.connection,
+            NodeEvent::Lagged { .. } => true,
+            _ => false,
+        };
+        if !gone || !self.keeping.is_reserved() {
+            return;
+        }
+        match self.shared.direct_connection(self.address.relay) {
+            // On any connection the relay can reach us, but it may have forgotten us with the one that is gone.
+            Ok(Some(other)) if other.id != self.connection => self.keeping.check(Now::read()),
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let retry_in = self.keeping.disconnected(Now::read(), random());
+                self.tell_lost("the connection to the relay is over".to_owned(), retry_in);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A connection on which nothing is answered hides that the relay is reached on another: after a change of networks, for
+    /// example. With its end the next attempt dials.
+    async fn give_up_if_dead(&self, connection: ConnectionId) {
+        let Ok(node) = self.shared.node() else { return };
+        if !matches!(timeout(PING_TIMEOUT, ping::ping(&node, connection)).await, Ok(Ok(_))) {
+            node.close_connection(connection).await;
+        }
+    }
+
+    fn tell_reserved(&mut self, reserved: Reserved) {
+        let renewed = self.keeping.is_reserved();
+        let expires_in = self.keeping.reserved(Now::read(), reserved.expires, random());
+        self.connection = reserved.connection;
+        let own = self.shared.keypair.peer_id();
+        self.tell(NodeEvent::RelayReserved {
+            relay: self.address.relay,
+            expires_in,
+            addresses: reserved.addresses.iter().map(|address| address.with_peer_id(own)).collect(),
+            renewed,
+        });
+        self.publish(reserved.addresses);
+    }
+
+    fn tell_lost(&self, reason: String, retry_in: Duration) {
+        self.publish(Vec::new());
+        self.tell(NodeEvent::RelayLost { relay: self.address.relay, reason, retry_in: Some(retry_in) });
+    }
+
+    fn publish(&self, addresses: Vec<Multiaddr>) {
+        self.addresses.send_if_modified(|known| {
+            let changed = *known != addresses;
+            *known = addresses;
+            changed
+        });
+    }
+
+    fn tell(&self, event: NodeEvent) {
+        if let Some(node) = self.shared.node.upgrade() {
+            node.emit(event);
+        }
+    }
+}
+
+/// Without randomness from the system, all clients of a relay come at one moment; that is no reason not to come.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX / 2)
+}

@@ -1,0 +1,73 @@
+//! The relays as a transport of the node.
+
+use std::sync::Arc;
+
+use peerloom_core::{
+    Connection, DialError, ListenError, Listener, Multiaddr, PeerId, StreamExt, Transport, runtime::BoxFuture,
+};
+use peerloom_upgrade::upgrade_outbound;
+
+use super::{Shared, connection::CircuitConnection, listener};
+use crate::{
+    HOP,
+    address::{CircuitAddress, through},
+};
+
+/// Relays named to whoever looks for a way to a peer.
+const MAX_ROUTES: usize = 8;
+
+pub(super) struct RelayTransport(pub(super) Arc<Shared>);
+
+impl Transport for RelayTransport {
+    fn can_dial(&self, address: &Multiaddr) -> bool {
+        CircuitAddress::parse(address).is_some()
+    }
+
+    fn can_listen(&self, address: &Multiaddr) -> bool {
+        CircuitAddress::parse(address).is_some()
+    }
+
+    fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>> {
+        Box::pin(dial(self.0.clone(), address))
+    }
+
+    fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
+        Box::pin(listener::listen(self.0.clone(), address))
+    }
+
+    /// Through every relay that we are connected to.
+    fn routes(&self, peer: PeerId) -> Vec<Multiaddr> {
+        let Some(node) = self.0.node.upgrade() else { return Vec::new() };
+        let mut relays = Vec::new();
+        let mut routes = Vec::new();
+        for connection in node.connections() {
+            let relay = connection.peer;
+            let is_relay = connection.is_direct() && node.peer_store().supports(relay, &HOP);
+            if is_relay && relay != peer && !relays.contains(&relay) && routes.len() < MAX_ROUTES {
+                relays.push(relay);
+                routes.push(through(relay, &connection.remote_address).with_peer_id(peer));
+            }
+        }
+        routes
+    }
+}
+
+async fn dial(shared: Arc<Shared>, address: Multiaddr) -> Result<Box<dyn Connection>, DialError> {
+    let Some(circuit_address) = CircuitAddress::parse(&address) else {
+        return Err(DialError::UnsupportedAddress { address, reason: "does not lead through one relay" });
+    };
+    let Some(destination) = circuit_address.destination else {
+        return Err(DialError::UnsupportedAddress { address, reason: "names no peer after /p2p-circuit" });
+    };
+    if destination == circuit_address.relay || destination == shared.keypair.peer_id() {
+        return Err(DialError::UnsupportedAddress { address, reason: "leads back to the relay or to us" });
+    }
+    let (stream, circuit) = match shared.connect(&circuit_address, destination).await {
+        Ok(connected) => connected,
+        Err(error) => return Err(DialError::Unreachable { address, reason: error.to_string() }),
+    };
+    match upgrade_outbound(stream.into_io(), &shared.keypair, address.clone()).await {
+        Ok(connection) => Ok(Box::new(CircuitConnection::new(connection, circuit))),
+        Err(source) => Err(DialError::Handshake { address, source }),
+    }
+}
