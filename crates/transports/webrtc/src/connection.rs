@@ -59,7 +59,7 @@ impl Handshake<'_> {
         guard: G,
     ) -> Result<WebRtcConnection, HandshakeError> {
         let driver = runtime::spawn(Driver::new(shared.clone(), inbound, guard));
-        let mut closer = CloseOnDrop(Some(shared.clone()));
+        let mut closer = CloseOnDrop::new(shared.clone());
         let connected = shared.wait(|state| match state.take_handshake() {
             Some(key) => Some(Ok((key, state.connection.remote_fingerprint()))),
             None => state.end_reason().map(|end| Err(handshake_error(end))),
@@ -89,13 +89,28 @@ impl Handshake<'_> {
         let (mut stream, _) = io.into_parts();
         let _ = stream.close_write().await;
         drop(stream);
-        closer.0 = None;
+        closer.disarm();
         Ok(WebRtcConnection { shared, remote, remote_address: self.remote_address, _driver: driver })
     }
 }
 
 fn prologue(client: &Multihash, server: &Multihash) -> Vec<u8> {
     [PROLOGUE, client.as_bytes(), server.as_bytes()].concat()
+}
+
+/// A connection whose remote is known otherwise than by a handshake.
+pub(crate) fn authenticated(
+    shared: Arc<Shared>,
+    remote: PublicKey,
+    remote_address: Multiaddr,
+    driver: Task,
+) -> WebRtcConnection {
+    let remote = RemoteIdentity {
+        peer_id: remote.peer_id(),
+        public_key: remote,
+        extensions: NoiseExtensions::default(),
+    };
+    WebRtcConnection { shared, remote, remote_address, _driver: driver }
 }
 
 fn handshake_error(end: End) -> HandshakeError {
@@ -108,7 +123,18 @@ fn handshake_error(end: End) -> HandshakeError {
 }
 
 /// Tells the remote that the connection is over, at once and as far as the kernel takes it.
-struct CloseOnDrop(Option<Arc<Shared>>);
+pub(crate) struct CloseOnDrop(Option<Arc<Shared>>);
+
+impl CloseOnDrop {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(Some(shared))
+    }
+
+    /// Somebody else does it from now on.
+    pub(crate) fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
@@ -124,10 +150,10 @@ fn close_at_once(shared: &Shared) {
         state.close_now(now);
         std::iter::from_fn(|| state.connection.poll_transmit(now)).collect()
     });
-    for (destination, contents) in last_words {
-        let transmit =
-            Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
-        let _ = shared.socket.try_send(&transmit);
+    for (path, contents) in last_words {
+        let (destination, src_ip) = (path.remote, path.local);
+        let transmit = Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip };
+        let _ = shared.senders.try_send(&transmit);
     }
 }
 

@@ -6,6 +6,9 @@ use bytes::Bytes;
 /// label" wants the label empty.
 const OPEN: [u8; 12] = [OPEN_TYPE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// The channel for whose sake an offer has something to offer (webrtc/webrtc.md, "Connection Establishment", step 4).
+const INIT_LABEL: &[u8] = b"init";
+
 const OPEN_TYPE: u8 = 0x03;
 const ACK_TYPE: u8 = 0x02;
 
@@ -22,8 +25,9 @@ pub(crate) fn ack() -> Bytes {
 /// What the remote says about a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// It opens the channel. Label and protocol are for others ("MUST NOT require `label` to be an empty string").
-    Open,
+    /// It opens the channel. Label and protocol are for others ("MUST NOT require `label` to be an empty string"), but for
+    /// the one label that says that the channel is no stream.
+    Open { is_init: bool },
     /// It has heard that we did.
     Ack,
 }
@@ -50,7 +54,8 @@ impl Message {
             ] => {
                 let label = usize::from(u16::from_be_bytes([*label_high, *label_low]));
                 let protocol = usize::from(u16::from_be_bytes([*protocol_high, *protocol_low]));
-                (label.checked_add(protocol)? == rest.len()).then_some(Self::Open)
+                let is_init = rest.get(..label) == Some(INIT_LABEL);
+                (label.checked_add(protocol)? == rest.len()).then_some(Self::Open { is_init })
             }
             _ => None,
         }
@@ -63,7 +68,7 @@ mod tests {
 
     #[test]
     fn own_messages_parse() {
-        assert_eq!(Message::parse(&open()), Some(Message::Open));
+        assert_eq!(Message::parse(&open()), Some(Message::Open { is_init: false }));
         assert_eq!(Message::parse(&ack()), Some(Message::Ack));
     }
 
@@ -73,7 +78,11 @@ mod tests {
         named[9] = 3;
         assert_eq!(Message::parse(&named), None);
         named.extend_from_slice(b"abc");
-        assert_eq!(Message::parse(&named), Some(Message::Open));
+        assert_eq!(Message::parse(&named), Some(Message::Open { is_init: false }));
+        named[9] = 4;
+        named.truncate(12);
+        named.extend_from_slice(b"init");
+        assert_eq!(Message::parse(&named), Some(Message::Open { is_init: true }));
         for length in 0..12 {
             assert_eq!(Message::parse(&OPEN[..length]), None);
         }

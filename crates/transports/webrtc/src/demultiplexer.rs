@@ -1,4 +1,5 @@
-//! Which session a datagram belongs to, sans-IO: by source address, and for STUN by the listener's user name fragment.
+//! Which session a datagram belongs to, sans-IO: by source address, for STUN requests by our user name fragment, and for
+//! answers to ours by what their transactions begin with.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -8,12 +9,13 @@ use std::{
 };
 
 use crate::{
+    ice::token::SessionToken,
     limits,
     stun::{self, Class, Message},
-    ufrag::{Credentials, IceString},
+    ufrag::{Credentials, IceCredentials, IceString},
 };
 
-/// A session of a listener.
+/// A session of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId(u64);
 
@@ -29,10 +31,12 @@ pub(crate) enum Route {
     Drop,
 }
 
-/// The sessions of a listener, each with something of type `S`.
+/// The sessions of a socket, each with something of type `S`.
 pub(crate) struct Demultiplexer<S> {
     sessions: HashMap<SessionId, Session<S>>,
     by_ufrag: HashMap<IceString, SessionId>,
+    /// Those that send checks of their own.
+    by_token: HashMap<SessionToken, SessionId>,
     by_address: HashMap<SocketAddr, VecDeque<SessionId>>,
     former: Recent<IceString>,
     pending: HashMap<IpAddr, usize>,
@@ -46,6 +50,9 @@ pub(crate) struct Demultiplexer<S> {
 struct Session<S> {
     sink: S,
     ufrag: IceString,
+    /// What checks are authenticated with.
+    password: IceString,
+    token: Option<SessionToken>,
     addresses: Vec<SocketAddr>,
     /// The source of the handshake, as long as it lasts.
     pending: Option<IpAddr>,
@@ -56,6 +63,7 @@ impl<S> Demultiplexer<S> {
         Self {
             sessions: HashMap::new(),
             by_ufrag: HashMap::new(),
+            by_token: HashMap::new(),
             by_address: HashMap::new(),
             former: Recent::new(limits::MAX_FORMER_SESSIONS),
             pending: HashMap::new(),
@@ -82,17 +90,20 @@ impl<S> Demultiplexer<S> {
                 None => Route::Drop,
             };
         }
-        let Some(message) = Message::parse(datagram).filter(|message| message.class == Class::Request) else {
-            return Route::Drop;
-        };
-        let Some(credentials) = message.username.and_then(Credentials::parse) else { return Route::Drop };
-        if let Some(id) = self.by_ufrag.get(&credentials.server).copied() {
-            return if self.has_address(now, id, from, &credentials, &message) {
+        let Some(message) = Message::parse(datagram) else { return Route::Drop };
+        if message.class != Class::Request {
+            return self.route_answer(from, &message);
+        }
+        let Some(username) = message.username else { return Route::Drop };
+        let ours = username.split_once(':').and_then(|(ours, _)| self.by_ufrag.get(ours)).copied();
+        if let Some(id) = ours {
+            return if self.has_address(now, id, from, &message) {
                 Route::Sessions(vec![id])
             } else {
                 Route::Drop
             };
         }
+        let Some(credentials) = Credentials::parse(username) else { return Route::Drop };
         let password = credentials.server.as_str();
         let welcome = self.open
             && !self.former.contains(&credentials.server)
@@ -107,22 +118,31 @@ impl<S> Demultiplexer<S> {
         if welcome { Route::New(credentials) } else { Route::Drop }
     }
 
+    /// Who knows a token was sent a check of its session, so that what has it comes from where that session has sent to.
+    fn route_answer(&mut self, from: SocketAddr, message: &Message<'_>) -> Route {
+        let token = SessionToken::of(message.transaction_id);
+        let Some(id) = self.by_token.get(&token).copied() else { return Route::Drop };
+        let Some(session) = self.sessions.get(&id) else { return Route::Drop };
+        // STUN servers do not authenticate their answers, and have nothing more to say.
+        let is_peer = message.class == Class::Success && message.has_integrity();
+        if is_peer
+            && !session.addresses.contains(&from)
+            && session.addresses.len() < limits::MAX_ADDRESSES_PER_SESSION
+        {
+            self.add_address(id, from);
+        }
+        Route::Sessions(vec![id])
+    }
+
     /// Whether the session uses this address, or does from now on.
-    fn has_address(
-        &mut self,
-        now: Instant,
-        id: SessionId,
-        from: SocketAddr,
-        credentials: &Credentials,
-        message: &Message<'_>,
-    ) -> bool {
+    fn has_address(&mut self, now: Instant, id: SessionId, from: SocketAddr, message: &Message<'_>) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
         if session.addresses.contains(&from) {
             return true;
         }
         let welcome = session.addresses.len() < limits::MAX_ADDRESSES_PER_SESSION
             && self.unknown_checks.take(now)
-            && message.is_from_holder_of(credentials.server.as_str());
+            && message.is_from_holder_of(session.password.as_str());
         if welcome {
             self.add_address(id, from);
         }
@@ -131,15 +151,45 @@ impl<S> Demultiplexer<S> {
 
     /// Begins a session after [`Route::New`].
     pub(crate) fn insert(&mut self, credentials: &Credentials, from: SocketAddr, sink: S) -> SessionId {
-        let id = SessionId(self.next);
-        self.next = self.next.wrapping_add(1);
         let pending = network(from.ip());
         *self.pending.entry(pending).or_default() += 1;
         self.pending_total += 1;
-        let ufrag = credentials.server.clone();
-        self.by_ufrag.insert(ufrag.clone(), id);
-        self.sessions.insert(id, Session { sink, ufrag, addresses: Vec::new(), pending: Some(pending) });
+        let id = self.add_session(Session {
+            sink,
+            ufrag: credentials.server.clone(),
+            password: credentials.server.clone(),
+            token: None,
+            addresses: Vec::new(),
+            pending: Some(pending),
+        });
         self.add_address(id, from);
+        id
+    }
+
+    /// Begins a session that was agreed upon elsewhere.
+    pub(crate) fn insert_negotiated(
+        &mut self,
+        local: &IceCredentials,
+        token: SessionToken,
+        sink: S,
+    ) -> SessionId {
+        let (ufrag, password) = (local.ufrag.clone(), local.password.clone());
+        self.add_session(Session {
+            sink,
+            ufrag,
+            password,
+            token: Some(token),
+            addresses: Vec::new(),
+            pending: None,
+        })
+    }
+
+    fn add_session(&mut self, session: Session<S>) -> SessionId {
+        let id = SessionId(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.by_ufrag.insert(session.ufrag.clone(), id);
+        self.by_token.extend(session.token.map(|token| (token, id)));
+        self.sessions.insert(id, session);
         id
     }
 
@@ -171,7 +221,10 @@ impl<S> Demultiplexer<S> {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.no_longer_pending(session.pending);
         self.by_ufrag.remove(&session.ufrag);
-        self.former.insert(session.ufrag);
+        match session.token {
+            Some(token) => drop(self.by_token.remove(&token)),
+            None => self.former.insert(session.ufrag),
+        }
         for address in session.addresses {
             if let Some(sessions) = self.by_address.get_mut(&address) {
                 sessions.retain(|known| *known != id);

@@ -11,6 +11,7 @@ use crate::{
     connection::{Handshake, Side},
     driver::{Inbound, now},
     peer_connection::{ICE, PeerConnection, Timeouts},
+    sockets::Senders,
     state::Shared,
     ufrag::{Credentials, WireVersion},
 };
@@ -42,10 +43,12 @@ impl Dialer {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = DatagramSocket::bind(any).map_err(|error| unreachable(error.to_string()))?;
+        let mut senders = Senders::default();
+        senders.add(any, socket.sender());
         let credentials = Credentials::generate(self.version);
         let connection =
             PeerConnection::dialer(credentials, *remote, parsed.certhashes, config, self.timeouts, now());
-        let shared = Shared::new(connection, socket.sender(), self.send_target);
+        let shared = Shared::new(connection, senders, self.send_target);
         let handshake = Handshake {
             identity: &self.identity,
             side: Side::Dialer { expected: parsed.peer },
@@ -53,7 +56,7 @@ impl Dialer {
             remote_address: address.without_peer_id(),
             timeout: self.timeouts.step,
         };
-        match handshake.run(shared, Inbound::Socket(socket), ()).await {
+        match handshake.run(shared, Inbound::Sockets(vec![socket]), ()).await {
             Ok(connection) => Ok(Box::new(connection)),
             // Not even a connectivity check was answered: nobody is there, or nobody who knows this version.
             Err(HandshakeError::TimedOut { step: ICE }) => Err(unreachable("no answer".to_owned())),

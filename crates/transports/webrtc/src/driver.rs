@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -16,7 +15,10 @@ use peerloom_core::runtime::{self, BoxFuture};
 use peerloom_socket::udp::{Datagram, DatagramSocket, Transmit};
 use tokio::sync::mpsc;
 
-use crate::state::{NO_TIMEOUT, Shared};
+use crate::{
+    ice::Path,
+    state::{NO_TIMEOUT, Shared},
+};
 
 /// Datagrams taken in before anything is sent: acknowledgements of a burst go together.
 const RECEIVE_BATCH: usize = 64;
@@ -31,15 +33,18 @@ const MAX_GSO_BYTES: usize = 60_000;
 pub(crate) enum Inbound {
     /// A listener's socket, by its task.
     Queue(mpsc::Receiver<Datagram>),
-    /// The dialer's own socket.
-    Socket(DatagramSocket),
+    /// The dialer's own sockets, one for each IP version.
+    Sockets(Vec<DatagramSocket>),
 }
 
 impl Inbound {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagram>> {
         match self {
             Self::Queue(queue) => queue.poll_recv(cx),
-            Self::Socket(socket) => socket.poll_receive(cx).map(Result::ok),
+            Self::Sockets(sockets) => {
+                let mut received = sockets.iter_mut().map(|socket| socket.poll_receive(cx).map(Result::ok));
+                received.find(Poll::is_ready).unwrap_or(Poll::Pending)
+            }
         }
     }
 }
@@ -48,9 +53,7 @@ impl Inbound {
 pub(crate) struct Driver<G> {
     shared: Arc<Shared>,
     inbound: Inbound,
-    /// Which of our addresses the remote knows, on a machine with several.
-    source: Option<IpAddr>,
-    outbound: VecDeque<(SocketAddr, Bytes)>,
+    outbound: VecDeque<(Path, Bytes)>,
     writable: Option<BoxFuture<'static, io::Result<()>>>,
     timer: BoxFuture<'static, ()>,
     timer_due: Option<Instant>,
@@ -62,7 +65,6 @@ impl<G> Driver<G> {
         Self {
             shared,
             inbound,
-            source: None,
             outbound: VecDeque::new(),
             writable: None,
             timer: runtime::sleep(NO_TIMEOUT),
@@ -80,7 +82,6 @@ impl<G> Driver<G> {
                 received = Received::Gone;
                 break;
             };
-            self.source = datagram.destination;
             batch.push(datagram);
             if batch.len() >= RECEIVE_BATCH {
                 received = Received::PartOfIt;
@@ -90,7 +91,8 @@ impl<G> Driver<G> {
         let now = now();
         self.shared.with(|state| {
             for datagram in batch {
-                state.connection.handle_datagram(now, datagram.source, &datagram.payload);
+                let path = Path { local: datagram.destination, remote: datagram.source };
+                state.connection.handle_datagram(now, path, &datagram.payload);
                 state.react(now);
             }
             if received == Received::Gone {
@@ -122,24 +124,24 @@ impl<G> Driver<G> {
             }
             if let Err(error) = self.send_batch()
                 && error.kind() == io::ErrorKind::WouldBlock
+                && let Some((path, _)) = self.outbound.front()
             {
-                let socket = self.shared.socket.clone();
-                self.writable = Some(Box::pin(async move { socket.writable().await }));
+                let (senders, destination) = (self.shared.senders.clone(), path.remote);
+                self.writable = Some(Box::pin(async move { senders.writable(destination).await }));
             }
         }
     }
 
     /// Sends the datagrams at the front that go to one place and have one size, in one call.
     fn send_batch(&mut self) -> io::Result<()> {
-        let Some((destination, first)) = self.outbound.front() else { return Ok(()) };
-        let (destination, size) = (*destination, first.len());
-        let max = self.shared.socket.max_segments();
+        let Some((path, first)) = self.outbound.front() else { return Ok(()) };
+        let (path, size) = (*path, first.len());
+        let max = self.shared.senders.max_segments(path.remote);
         let mut count = 0;
         let mut bytes = 0;
         for (to, datagram) in self.outbound.iter().take(max) {
             // The last one may be shorter.
-            let fits =
-                *to == destination && datagram.len() <= size && bytes + datagram.len() <= MAX_GSO_BYTES;
+            let fits = *to == path && datagram.len() <= size && bytes + datagram.len() <= MAX_GSO_BYTES;
             if !fits && count > 0 {
                 break;
             }
@@ -150,11 +152,11 @@ impl<G> Driver<G> {
             }
         }
         let result = if count == 1 {
-            self.try_send(destination, first, None)
+            self.try_send(path, first, None)
         } else {
             let mut contents = BytesMut::with_capacity(bytes);
             self.outbound.iter().take(count).for_each(|(_, datagram)| contents.extend_from_slice(datagram));
-            self.try_send(destination, &contents, Some(size))
+            self.try_send(path, &contents, Some(size))
         };
         if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.outbound.drain(..count);
@@ -162,14 +164,10 @@ impl<G> Driver<G> {
         result
     }
 
-    fn try_send(
-        &self,
-        destination: SocketAddr,
-        contents: &[u8],
-        segment_size: Option<usize>,
-    ) -> io::Result<()> {
-        let src_ip = self.source.filter(|source| source.is_ipv4() == destination.is_ipv4());
-        self.shared.socket.try_send(&Transmit { destination, ecn: None, contents, segment_size, src_ip })
+    fn try_send(&self, path: Path, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+        let destination = path.remote;
+        let src_ip = path.local.filter(|source| source.is_ipv4() == destination.is_ipv4());
+        self.shared.senders.try_send(&Transmit { destination, ecn: None, contents, segment_size, src_ip })
     }
 
     /// Sets the timer to what is due next. True if that is now.

@@ -13,12 +13,19 @@ use peerloom_core::Multihash;
 use crate::{
     dcep,
     dtls::{Dtls, DtlsConfig, DtlsEvent},
-    ice::Ice,
+    ice::{Ice, Path, agent::Agent, direct::DirectAgent},
     limits,
     sctp::{PayloadProtocol, Sctp, SctpEvent},
     stun,
     ufrag::Credentials,
 };
+
+mod events;
+mod negotiated;
+
+pub(crate) use events::{End, Event, ICE, Step};
+pub(crate) use negotiated::Configs;
+use negotiated::Negotiated;
 
 /// A data channel, by the number of its SCTP stream.
 pub(crate) type ChannelId = u16;
@@ -29,68 +36,6 @@ pub(crate) const HANDSHAKE_CHANNEL: ChannelId = 0;
 /// Channels that we open have lower numbers than this, whatever the remote allows: Firefox allows all of SCTP's and takes
 /// no notice of those from here on.
 const END_OF_CHANNELS: ChannelId = 2048;
-
-/// What a connection has to report.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// Channels can be opened, and [`HANDSHAKE_CHANNEL`] is.
-    Connected,
-    /// The remote has opened a channel.
-    Opened(ChannelId),
-    /// There may be something to [`PeerConnection::read`].
-    Readable(ChannelId),
-    /// The remote closes the channel. What has arrived can still be read.
-    Closing(ChannelId),
-    /// The channel is gone.
-    Closed(ChannelId),
-    /// The remote has acknowledged bytes, so that more may be sent.
-    Acknowledged,
-    /// The connection is over. Nothing follows.
-    Over(End),
-}
-
-/// Why a connection is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum End {
-    #[error("closed by us")]
-    ClosedLocally,
-    #[error("closed by the remote")]
-    ClosedByRemote,
-    #[error("{} timed out", .0.name())]
-    HandshakeTimedOut(Step),
-    #[error("{}: {reason}", .step.name())]
-    HandshakeFailed { step: Step, reason: String },
-    #[error("{0}")]
-    WrongCertificate(String),
-    #[error("the remote went silent")]
-    Silent,
-    #[error("{0}")]
-    Violation(&'static str),
-    #[error("SCTP: {0}")]
-    Lost(String),
-}
-
-/// The steps in which a connection comes about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Ice,
-    Dtls,
-    Sctp,
-}
-
-/// The name of [`Step::Ice`].
-pub(crate) const ICE: &str = "webrtc ICE";
-
-impl Step {
-    /// As it appears in errors.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ice => ICE,
-            Self::Dtls => "webrtc DTLS",
-            Self::Sctp => "webrtc SCTP",
-        }
-    }
-}
 
 /// Time that a connection gives its remote.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +62,7 @@ pub(crate) struct PeerConnection {
     next_channel: ChannelId,
     /// Channels that we open have lower numbers than this.
     end_of_channels: ChannelId,
-    transmits: VecDeque<(SocketAddr, Bytes)>,
+    transmits: VecDeque<(Path, Bytes)>,
     events: VecDeque<Event>,
 }
 
@@ -128,6 +73,7 @@ enum Role {
         config: DtlsConfig,
         certhashes: Vec<Multihash>,
     },
+    Negotiated(Box<Negotiated>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +92,8 @@ enum Channel {
     Unannounced {
         deadline: Instant,
     },
+    /// The remote's `init` channel, which is there to be closed.
+    Init,
     /// We have closed it and wait for the remote to do the same.
     Closing,
 }
@@ -158,7 +106,8 @@ impl PeerConnection {
         timeouts: Timeouts,
         now: Instant,
     ) -> Self {
-        let mut connection = Self::new(Role::Listener, Ice::lite(credentials), timeouts, now);
+        let ice = Ice::Direct(DirectAgent::lite(credentials));
+        let mut connection = Self::new(Role::Listener, ice, timeouts, now);
         connection.dtls = Some(Dtls::server(config));
         connection.sctp = Some(Sctp::server());
         connection
@@ -173,7 +122,7 @@ impl PeerConnection {
         timeouts: Timeouts,
         now: Instant,
     ) -> Self {
-        let ice = Ice::controlling(credentials, remote, now);
+        let ice = Ice::Direct(DirectAgent::controlling(credentials, remote, now));
         Self::new(Role::Dialer { config, certhashes }, ice, timeouts, now)
     }
 
@@ -196,24 +145,30 @@ impl PeerConnection {
         }
     }
 
-    /// Takes a datagram that arrived from `from`. Anything is allowed.
-    pub(crate) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+    /// Takes a datagram that arrived on `path`. Anything is allowed.
+    pub(crate) fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
         if self.phase == Phase::Over {
             return;
         }
         if stun::is_stun(datagram) {
             let Some(message) = stun::Message::parse(datagram) else { return };
-            if self.ice.handle_message(now, from, &message) {
+            if self.ice.handle_message(now, path, &message) {
                 self.heard(now);
-                self.advance_ice(now);
             }
-        } else if self.ice.knows(from) {
-            let handled = self.dtls.as_mut().map(|dtls| dtls.handle_datagram(now, datagram));
-            if let Some(Err(error)) = handled {
-                return self.dtls_failed(error.to_string());
+            self.advance_ice(now);
+        } else if self.ice.knows(path.remote) {
+            if self.keep_for_later(datagram) {
+                return;
             }
-            self.drain_dtls(now);
+            self.handle_dtls(now, datagram);
         }
+    }
+
+    fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) {
+        if let Some(Err(error)) = self.dtls.as_mut().map(|dtls| dtls.handle_datagram(now, datagram)) {
+            return self.dtls_failed(error.to_string());
+        }
+        self.drain_dtls(now);
     }
 
     /// What to do at [`poll_timeout`](Self::poll_timeout).
@@ -229,6 +184,10 @@ impl PeerConnection {
             return self.end(now, end);
         }
         self.ice.handle_timeout(now);
+        if self.ice.has_lost_consent(now) {
+            return self.end(now, End::Silent);
+        }
+        self.advance_ice(now);
         if self.ice.is_connected()
             && let Some(Err(error)) = self.dtls.as_mut().map(|dtls| dtls.handle_timeout(now))
         {
@@ -253,7 +212,8 @@ impl PeerConnection {
         let layers = [
             Some(self.deadline),
             self.ice.poll_timeout(),
-            self.dtls.as_ref().and_then(Dtls::poll_timeout),
+            // Nothing of it can be sent before.
+            self.dtls.as_ref().filter(|_| self.ice.is_connected()).and_then(Dtls::poll_timeout),
             self.sctp.as_ref().and_then(Sctp::poll_timeout),
         ];
         layers.into_iter().flatten().chain(unannounced).min()
@@ -264,7 +224,7 @@ impl PeerConnection {
     }
 
     /// The next datagram to send.
-    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Bytes)> {
+    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<(Path, Bytes)> {
         if self.transmits.is_empty() {
             self.collect_transmits(now);
         }
@@ -279,7 +239,7 @@ impl PeerConnection {
     /// Where the remote is.
     #[cfg(test)]
     pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
-        self.ice.remote()
+        self.ice.path().map(|path| path.remote)
     }
 
     /// Opens a channel; `None` while the remote allows no more.
@@ -368,11 +328,17 @@ impl PeerConnection {
     }
 
     fn advance_ice(&mut self, now: Instant) {
+        self.report_gathered();
         if self.phase != Phase::Handshake(Step::Ice) || !self.ice.is_connected() {
             return;
         }
         self.step(now, Phase::Handshake(Step::Dtls));
-        if let Role::Dialer { config, .. } = &self.role {
+        let client = match &self.role {
+            Role::Dialer { config, .. } => Some(config),
+            Role::Negotiated(negotiated) => negotiated.client(),
+            Role::Listener => None,
+        };
+        if let Some(config) = client {
             match Dtls::client(config.clone(), now) {
                 Ok(dtls) => self.dtls = Some(dtls),
                 Err(error) => self.dtls_failed(error.to_string()),
@@ -384,6 +350,7 @@ impl PeerConnection {
         while let Some(event) = self.dtls.as_mut().and_then(Dtls::poll_event) {
             match event {
                 DtlsEvent::Connected => self.dtls_connected(now),
+                DtlsEvent::Packet(_) if self.phase == Phase::Over => return,
                 DtlsEvent::Packet(packet) => {
                     self.heard(now);
                     if let Some(Err(violation)) =
@@ -399,12 +366,19 @@ impl PeerConnection {
     }
 
     fn dtls_connected(&mut self, now: Instant) {
-        if let Role::Dialer { certhashes, .. } = &self.role {
+        let (expected, is_client) = match &self.role {
+            Role::Listener => (None, false),
+            Role::Dialer { certhashes, .. } => (Some(certhashes), true),
+            Role::Negotiated(negotiated) => (Some(negotiated.fingerprints()), negotiated.client().is_some()),
+        };
+        if let Some(expected) = expected {
             let fingerprint = self.remote_fingerprint();
-            if !fingerprint.is_some_and(|fingerprint| certhashes.contains(&fingerprint)) {
-                let reason = "the listener's certificate is not one of those in its address".to_owned();
+            if !fingerprint.is_some_and(|fingerprint| expected.contains(&fingerprint)) {
+                let reason = self.role.wrong_certificate().to_owned();
                 return self.end(now, End::WrongCertificate(reason));
             }
+        }
+        if is_client {
             match Sctp::client(now) {
                 Ok(sctp) => self.sctp = Some(sctp),
                 Err(error) => {
@@ -431,9 +405,11 @@ impl PeerConnection {
         while let Some(event) = self.sctp.as_mut().and_then(Sctp::poll_event) {
             match event {
                 SctpEvent::Connected => {
-                    let opened = self.sctp.as_mut().map(|sctp| sctp.open(HANDSHAKE_CHANNEL));
-                    tracing::trace!(?opened, "SCTP connected");
-                    self.channels.insert(HANDSHAKE_CHANNEL, Channel::Open { inbound: false });
+                    if self.has_handshake_channel() {
+                        let opened = self.sctp.as_mut().map(|sctp| sctp.open(HANDSHAKE_CHANNEL));
+                        tracing::trace!(?opened, "SCTP connected");
+                        self.channels.insert(HANDSHAKE_CHANNEL, Channel::Open { inbound: false });
+                    }
                     self.step(now, Phase::Connected);
                     self.events.push_back(Event::Connected);
                 }
@@ -443,11 +419,11 @@ impl PeerConnection {
                     Some(Channel::Open { .. }) => self.events.push_back(Event::Readable(channel)),
                     _ => {}
                 },
-                SctpEvent::Resetting(channel) => {
-                    if matches!(self.channels.get(&channel), Some(Channel::Open { .. })) {
-                        self.events.push_back(Event::Closing(channel));
-                    }
-                }
+                SctpEvent::Resetting(channel) => match self.channels.get(&channel) {
+                    Some(Channel::Open { .. }) => self.events.push_back(Event::Closing(channel)),
+                    Some(Channel::Init) => self.close_channel(now, channel),
+                    _ => {}
+                },
                 SctpEvent::Closed(channel) => {
                     let state = self.channels.remove(&channel);
                     if state == Some(Channel::Open { inbound: true }) {
@@ -486,11 +462,16 @@ impl PeerConnection {
         let Some((protocol, message)) = self.sctp.as_mut().and_then(|sctp| sctp.read(channel)) else {
             return;
         };
-        let open =
-            protocol == PayloadProtocol::Dcep && dcep::Message::parse(&message) == Some(dcep::Message::Open);
-        if !open || self.inbound >= limits::MAX_INBOUND_STREAMS {
+        let opening = (protocol == PayloadProtocol::Dcep).then(|| dcep::Message::parse(&message)).flatten();
+        let Some(dcep::Message::Open { is_init }) =
+            opening.filter(|_| self.inbound < limits::MAX_INBOUND_STREAMS)
+        else {
             // Some stacks send what is left of a stream after its reset, which looks like a new one.
             return self.close_channel(now, channel);
+        };
+        if is_init && matches!(self.role, Role::Negotiated(_)) {
+            self.channels.insert(channel, Channel::Init);
+            return self.acknowledge_open(now, channel);
         }
         self.inbound = self.inbound.saturating_add(1);
         self.channels.insert(channel, Channel::Open { inbound: true });
@@ -501,7 +482,7 @@ impl PeerConnection {
 
     fn handle_dcep(&mut self, now: Instant, channel: ChannelId, message: &[u8]) {
         // An acknowledgement needs nothing; a channel opened a second time is one whose first opening we have answered.
-        if dcep::Message::parse(message) == Some(dcep::Message::Open) {
+        if matches!(dcep::Message::parse(message), Some(dcep::Message::Open { .. })) {
             self.acknowledge_open(now, channel);
         }
     }
@@ -566,10 +547,10 @@ impl PeerConnection {
     }
 
     fn collect_transmits(&mut self, now: Instant) {
-        while let Some((to, message)) = self.ice.poll_transmit() {
-            self.transmits.push_back((to, message.into()));
+        while let Some((path, message)) = self.ice.poll_transmit() {
+            self.transmits.push_back((path, message.into()));
         }
-        let (Some(remote), Some(dtls)) = (self.ice.remote(), &mut self.dtls) else { return };
+        let (Some(path), Some(dtls)) = (self.ice.path(), &mut self.dtls) else { return };
         if let Some(sctp) = self.sctp.as_mut().filter(|_| dtls.is_connected()) {
             while let Some(packet) = sctp.poll_transmit(now) {
                 if let Err(error) = dtls.send(now, &packet) {
@@ -578,7 +559,7 @@ impl PeerConnection {
             }
         }
         while let Some(datagram) = dtls.poll_transmit() {
-            self.transmits.push_back((remote, datagram));
+            self.transmits.push_back((path, datagram));
         }
     }
 }

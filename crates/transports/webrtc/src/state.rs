@@ -11,13 +11,14 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use peerloom_core::{ConnectionError, StreamError, webrtc_stream::MAX_PAYLOAD_BYTES};
-use peerloom_socket::udp::DatagramSender;
 use tokio::sync::Notify;
 
 use crate::{
     halves::{Halves, ReadOutcome, WriteState},
+    ice::agent::Gathered,
     limits,
     peer_connection::{ChannelId, End, Event, HANDSHAKE_CHANNEL, PeerConnection},
+    sockets::Senders,
 };
 
 /// The smallest part of a write that is worth a message of its own, if more is waiting.
@@ -28,7 +29,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The connection's task.
     pub(crate) driver: AtomicWaker,
-    pub(crate) socket: DatagramSender,
+    pub(crate) senders: Senders,
     /// Told of everything that has no waker of its own: connected, streams to accept, room to open one, the end.
     pub(crate) changed: Notify,
 }
@@ -44,6 +45,9 @@ pub(crate) struct State {
     next: u64,
     to_accept: VecDeque<StreamKey>,
     handshake: Option<StreamKey>,
+    connected: bool,
+    /// Of a negotiated connection: what the remote is to be told.
+    gathered: VecDeque<Gathered>,
     /// Writers that wait for room.
     blocked: Vec<StreamKey>,
     /// Streams that wait for the remote to acknowledge a FIN or to close the channel, and until when.
@@ -74,9 +78,9 @@ struct Entry {
 }
 
 impl Shared {
-    pub(crate) fn new(connection: PeerConnection, socket: DatagramSender, send_target: usize) -> Arc<Self> {
+    pub(crate) fn new(connection: PeerConnection, senders: Senders, send_target: usize) -> Arc<Self> {
         let state = Mutex::new(State::new(connection, send_target));
-        Arc::new(Self { state, driver: AtomicWaker::new(), socket, changed: Notify::new() })
+        Arc::new(Self { state, driver: AtomicWaker::new(), senders, changed: Notify::new() })
     }
 
     /// Runs `work` on the state, lets it react to what happened, and wakes whom that concerns.
@@ -122,6 +126,8 @@ impl State {
             next: 0,
             to_accept: VecDeque::new(),
             handshake: None,
+            connected: false,
+            gathered: VecDeque::new(),
             blocked: Vec::new(),
             lingering: BTreeSet::new(),
             unread: 0,
@@ -140,8 +146,14 @@ impl State {
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Connected => {
-                    let handshake = self.insert(HANDSHAKE_CHANNEL, true);
-                    self.handshake = Some(handshake);
+                    if self.connection.has_handshake_channel() {
+                        self.handshake = Some(self.insert(HANDSHAKE_CHANNEL, true));
+                    }
+                    self.connected = true;
+                    self.notify = true;
+                }
+                Event::Gathered(gathered) => {
+                    self.gathered.push_back(gathered);
                     self.notify = true;
                 }
                 Event::Opened(channel) => self.remote_opened(now, channel),
@@ -204,6 +216,16 @@ impl State {
     /// The stream of the handshake channel, once connected.
     pub(crate) fn take_handshake(&mut self) -> Option<StreamKey> {
         self.handshake.take()
+    }
+
+    /// Whether streams can be opened.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// What the remote of a negotiated connection is to be told.
+    pub(crate) fn take_gathered(&mut self) -> Option<Gathered> {
+        self.gathered.pop_front()
     }
 
     /// A stream that the remote has opened.

@@ -6,7 +6,10 @@ use peerloom_core::{Protocol, StreamExt, Transport};
 use tokio::net::UdpSocket;
 
 use super::*;
-use crate::{WebRtcDirectConfig, WebRtcDirectTransport, stun, ufrag::WireVersion};
+use crate::{
+    WebRtcDirectConfig, WebRtcDirectTransport, stun,
+    ufrag::{Credentials, WireVersion},
+};
 
 struct Host {
     listener: WebRtcListener,

@@ -97,8 +97,8 @@ impl Network {
             self.now = self.now.max(next);
             while let Some(entry) = self.flying.first_entry().filter(|entry| entry.key().0 <= self.now) {
                 match entry.remove() {
-                    (true, datagram) => self.server.handle_datagram(self.now, CLIENT, &datagram),
-                    (false, datagram) => self.client.handle_datagram(self.now, SERVER, &datagram),
+                    (true, datagram) => self.server.handle_datagram(self.now, Path::to(CLIENT), &datagram),
+                    (false, datagram) => self.client.handle_datagram(self.now, Path::to(SERVER), &datagram),
                 }
             }
             self.client.handle_timeout(self.now);
@@ -323,8 +323,8 @@ fn garbage_from_the_remotes_address_does_no_harm() {
         &[0xFF; 20],
         &[22, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1],
     ] {
-        network.server.handle_datagram(now, CLIENT, garbage);
-        network.server.handle_datagram(now, SERVER, garbage);
+        network.server.handle_datagram(now, Path::to(CLIENT), garbage);
+        network.server.handle_datagram(now, Path::to(SERVER), garbage);
     }
     network.client.send(now, channel, &Bytes::from_static(b"hello"));
     network.run(Duration::from_secs(1));

@@ -45,12 +45,12 @@ impl Pair {
             self.server.handle_timeout(now);
             let mut quiet = true;
             while let Some((_, datagram)) = self.client.connection.poll_transmit(now) {
-                self.server.connection.handle_datagram(now, CLIENT, &datagram);
+                self.server.connection.handle_datagram(now, crate::ice::Path::to(CLIENT), &datagram);
                 self.server.react(now);
                 quiet = false;
             }
             while let Some((_, datagram)) = self.server.connection.poll_transmit(now) {
-                self.client.connection.handle_datagram(now, SERVER, &datagram);
+                self.client.connection.handle_datagram(now, crate::ice::Path::to(SERVER), &datagram);
                 self.client.react(now);
                 quiet = false;
             }
