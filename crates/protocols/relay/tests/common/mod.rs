@@ -3,7 +3,7 @@
 // Each test binary uses its part of it.
 #![allow(dead_code, unreachable_pub)]
 
-use std::{collections::HashMap, time::Duration};
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use peerloom_core::{Keypair, Multiaddr, ProtocolName, StreamExt, multistream_select::NegotiatedStream};
 use peerloom_node::{Events, Limits, Node, NodeEvent};
@@ -15,6 +15,7 @@ pub const ECHO: ProtocolName = ProtocolName::from_static("/echo/1.0.0");
 
 pub struct World {
     pub network: Network,
+    kept: RefCell<Vec<Node>>,
 }
 
 pub struct Relay {
@@ -25,7 +26,12 @@ pub struct Relay {
 
 impl World {
     pub fn new() -> Self {
-        Self { network: Network::new(LATENCY) }
+        Self { network: Network::new(LATENCY), kept: RefCell::default() }
+    }
+
+    /// Lets a node live as long as the world.
+    pub fn keep(&self, node: Node) {
+        self.kept.borrow_mut().push(node);
     }
 
     pub fn node(&self) -> Node {
