@@ -1,9 +1,7 @@
 //! Errors as the page sees them: a JavaScript `Error` with a `code` that never changes. The codes are listed in the SDK's
 //! `error.ts`.
 
-use peerloom_core::{
-    ConnectionError, DialError, HandshakeError, ListenError, NegotiationError, StreamError,
-};
+use peerloom_core::{ConnectionError, DialError, HandshakeError, ListenError, NegotiationError, StreamError};
 use peerloom_node::{ConnectError, HandleError, OpenStreamError, ping::PingError};
 use wasm_bindgen::JsValue;
 

@@ -353,8 +353,7 @@ fn describe_event(event: NodeEvent, this: PeerId) -> Option<JsValue> {
             "relay:lost"
         }
         NodeEvent::ListenAddressesChanged { addresses } => {
-            let addresses: Vec<_> =
-                addresses.into_iter().map(|address| address.with_peer_id(this)).collect();
+            let addresses: Vec<_> = addresses.into_iter().map(|address| address.with_peer_id(this)).collect();
             js::set_property(&described, "addresses", &strings(&addresses));
             "addresses:change"
         }

@@ -1,11 +1,17 @@
-//! The little SDP that a WebRTC-direct dialer deals with: three lines of the browser's offer, and the answer that the
-//! server would have given had there been a way to ask it.
+//! The little SDP that a page deals with. Of WebRTC-direct: three lines of the browser's offer, and the answer that the
+//! server would have given had there been a way to ask it. Page to page: what the description is of.
 
 use std::net::SocketAddr;
 
 /// The value of the first `a=<name>:` line.
 pub(crate) fn attribute<'a>(sdp: &'a str, name: &str) -> Option<&'a str> {
     sdp.lines().find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Whether the description has nothing but data channels: no audio, no video.
+pub(crate) fn has_only_data(sdp: &str) -> bool {
+    let mut media = sdp.lines().filter_map(|line| line.strip_prefix("m="));
+    media.next().is_some_and(|media| media.starts_with("application ")) && media.next().is_none()
 }
 
 /// The SHA-256 fingerprint of the browser's certificate.
@@ -87,6 +93,16 @@ mod tests {
             assert_eq!(sha256_fingerprint(&format!("a=fingerprint:{line}\r\n")), None, "{line}");
         }
         assert_eq!(sha256_fingerprint(&OFFER.replace(":A8:70", ":A8:70:00")), None);
+    }
+
+    #[test]
+    fn descriptions_with_audio_or_video_or_nothing_are_told_apart() {
+        let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n";
+        let audio = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+        assert!(has_only_data(&[OFFER, data].concat()));
+        for other in [vec![OFFER], vec![OFFER, audio], vec![OFFER, data, audio], vec![OFFER, data, data]] {
+            assert!(!has_only_data(&other.concat()), "{other:?}");
+        }
     }
 
     #[test]

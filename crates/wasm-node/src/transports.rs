@@ -3,10 +3,12 @@
 mod address;
 mod closed;
 mod pending;
+pub mod webrtc;
 pub mod webrtc_direct;
 pub mod websocket;
 pub mod webtransport;
 
+pub use webrtc::BrowserPeerConnections;
 pub use webrtc_direct::WebRtcDirectTransport;
 pub use websocket::WebSocketTransport;
 pub use webtransport::{WebTransportStream, WebTransportTransport};

@@ -6,16 +6,12 @@
 //! follows when no connectivity check was answered for a while; the first to connect wins. Version 1 needs a description
 //! that is changed behind the browser's back, which Chromium is about to forbid.
 
-mod bindings;
-mod channel;
-mod connection;
-
-use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, future::poll_fn, net::SocketAddr, rc::Rc, time::Duration};
 
 use futures_util::future::{Either, select};
 use peerloom_core::{
     Connection, DialError, HandshakeError, Keypair, ListenError, Listener, Multiaddr, Multihash, Protocol,
-    StreamExt, Transport, multihash,
+    StreamError, StreamExt, Transport, multihash,
     runtime::{BoxFuture, sleep},
 };
 use peerloom_upgrade::{
@@ -24,13 +20,18 @@ use peerloom_upgrade::{
 };
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{RtcSdpType, RtcSessionDescriptionInit};
+use web_sys::{RtcDataChannelInit, RtcSdpType, RtcSessionDescriptionInit};
 
 use crate::{
     js, sdp,
-    transports::address::{cannot_listen, unsupported},
+    transports::{
+        address::{cannot_listen, unsupported},
+        webrtc::{
+            channel::{Channel, DataChannelStream},
+            connection::{PeerConnection, WebRtcConnection},
+        },
+    },
 };
-use connection::{PeerConnection, WebRtcConnection};
 
 /// How long version 2 has for itself. A server that knows it answers the first connectivity check within one round trip.
 pub const V1_DELAY: Duration = Duration::from_secs(1);
@@ -178,17 +179,25 @@ impl Target {
 struct Attempt {
     version: Version,
     connection: PeerConnection,
+    handshake: Rc<Channel>,
 }
 
 impl Attempt {
     fn new(version: Version) -> Result<Self, String> {
-        Ok(Self { version, connection: PeerConnection::new().map_err(|error| js::describe(&error))? })
+        let described = |error: JsValue| js::describe(&error);
+        // No ICE servers: the remote is at the address, and learns ours from the checks.
+        let connection = PeerConnection::new(&[]).map_err(described)?;
+        let options = RtcDataChannelInit::new();
+        options.set_negotiated(true);
+        options.set_id(0);
+        let handshake = connection.create_channel("", &options).map_err(described)?;
+        let handshake = connection.adopt(handshake);
+        Ok(Self { version, connection, handshake })
     }
 
     async fn run(self, target: &Target, identity: &Keypair) -> Result<WebRtcConnection, Failure> {
         let certificate = self.describe(target).await.map_err(Failure::NoAnswer)?;
-        let connection = self.connection;
-        let mut io = connection.handshake_stream().await.map_err(Failure::NoAnswer)?.into_io();
+        let mut io = self.handshake_stream().await.map_err(Failure::NoAnswer)?.into_io();
         let prologue = [b"libp2p-webrtc-noise:", certificate.as_bytes(), target.certhash.as_bytes()].concat();
         // The server speaks first: of DTLS's two sides it is the one that can.
         let remote =
@@ -203,7 +212,19 @@ impl Attempt {
         // The spec has the channel closed now, but then the browser gives its id, 0, to the next stream, and rust-libp2p
         // takes a stream of that id for the one that was closed. So it stays, idle, for as long as the connection.
         io.into_parts().0.leave_open();
-        Ok(WebRtcConnection::new(connection, remote, target.address.without_peer_id()))
+        Ok(self.connection.into_connection(remote.public_key, target.address.without_peer_id()))
+    }
+
+    /// The stream for the handshake, once ICE, DTLS and SCTP are through.
+    async fn handshake_stream(&self) -> Result<DataChannelStream, String> {
+        match poll_fn(|cx| self.handshake.poll_open(cx)).await {
+            Ok(()) => {
+                self.connection.watch_sctp();
+                Ok(DataChannelStream::new(self.handshake.clone()))
+            }
+            Err(StreamError::ConnectionLost(reason)) => Err(reason.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Gives the browser both descriptions, upon which it connects. The hash of the browser's certificate.

@@ -6,20 +6,20 @@ use web_sys::{EventTarget, RtcDataChannel, RtcDataChannelInit, RtcPeerConnection
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(extends = RtcPeerConnection, js_name = RTCPeerConnection)]
-    pub(super) type Channels;
+    pub(crate) type Channels;
     /// Throws when the connection is closed or has no channel left.
     #[wasm_bindgen(method, catch, js_name = createDataChannel)]
-    pub(super) fn create_data_channel(
+    pub(crate) fn create_data_channel(
         this: &Channels,
         label: &str,
         options: &RtcDataChannelInit,
     ) -> Result<RtcDataChannel, JsValue>;
     /// There once descriptions are set, in browsers that have it.
     #[wasm_bindgen(method, getter)]
-    pub(super) fn sctp(this: &Channels) -> Option<SctpTransport>;
+    pub(crate) fn sctp(this: &Channels) -> Option<SctpTransport>;
 
     #[wasm_bindgen(extends = EventTarget, js_name = RTCSctpTransport)]
-    pub(super) type SctpTransport;
+    pub(crate) type SctpTransport;
     #[wasm_bindgen(method, getter)]
-    pub(super) fn state(this: &SctpTransport) -> String;
+    pub(crate) fn state(this: &SctpTransport) -> String;
 }

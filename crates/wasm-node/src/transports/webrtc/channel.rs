@@ -39,15 +39,15 @@ const FIN_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the streams of one connection share.
 #[derive(Clone)]
-pub(super) struct Common {
-    pub(super) closed: Closed,
-    pub(super) pending: Pending,
+pub(crate) struct Common {
+    pub(crate) closed: Closed,
+    pub(crate) pending: Pending,
     /// Received bytes that wait to be read.
-    pub(super) buffered: Rc<Cell<usize>>,
+    pub(crate) buffered: Rc<Cell<usize>>,
 }
 
 /// A data channel with a stream on it. Messages are taken from the moment that this exists, read or not.
-pub(super) struct Channel {
+pub(crate) struct Channel {
     channel: RtcDataChannel,
     common: Common,
     state: RefCell<State>,
@@ -68,7 +68,7 @@ struct State {
 }
 
 impl Channel {
-    pub(super) fn new(
+    pub(crate) fn new(
         channel: RtcDataChannel,
         common: Common,
         permit: Option<OwnedSemaphorePermit>,
@@ -113,7 +113,7 @@ impl Channel {
     }
 
     /// Ready when messages can be sent.
-    pub(super) fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    pub(crate) fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let mut state = self.state.borrow_mut();
         if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone()));
@@ -126,11 +126,11 @@ impl Channel {
     }
 
     /// The connection under the channel is over.
-    pub(super) fn connection_lost(&self, reason: Arc<ConnectionError>) {
+    pub(crate) fn connection_lost(&self, reason: Arc<ConnectionError>) {
         self.end(StreamError::ConnectionLost(reason));
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.end(StreamError::Reset { code: 0 });
         self.channel.close();
     }
@@ -229,19 +229,19 @@ impl Drop for Channel {
 }
 
 /// A stream on a data channel.
-pub(super) struct DataChannelStream {
+pub(crate) struct DataChannelStream {
     /// `None` once the channel has been left to itself.
     channel: Option<Rc<Channel>>,
     reset: Option<u32>,
 }
 
 impl DataChannelStream {
-    pub(super) fn new(channel: Rc<Channel>) -> Self {
+    pub(crate) fn new(channel: Rc<Channel>) -> Self {
         Self { channel: Some(channel), reset: None }
     }
 
     /// Ends the stream without the framing's goodbyes; the channel belongs to whoever else holds it.
-    pub(super) fn leave_open(mut self) {
+    pub(crate) fn leave_open(mut self) {
         self.channel = None;
     }
 

@@ -1,5 +1,5 @@
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     rc::{Rc, Weak},
@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use js_sys::{Array, Object};
 use peerloom_core::{
     Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream, StreamError,
     runtime::{BoxFuture, timeout},
 };
-use peerloom_upgrade::noise::RemoteIdentity;
 use tokio::sync::{Semaphore, watch};
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{
@@ -30,6 +30,9 @@ use crate::{
     transports::{closed::Closed, pending::Pending},
 };
 
+/// The label of a channel that is no stream: whoever dials another page opens it, so that there is something to connect for.
+pub(crate) const INIT_CHANNEL: &str = "init";
+
 /// Channels that we open at once. Chromium has 1,024 ids for both sides together, and frees one some round trips after its
 /// channel was closed.
 const MAX_OPENED_CHANNELS: usize = 256;
@@ -41,9 +44,8 @@ const ACCEPT_BACKLOG: usize = 256;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A browser's RTCPeerConnection, closed when this is dropped.
-pub(super) struct PeerConnection {
+pub(crate) struct PeerConnection {
     shared: Rc<Shared>,
-    handshake: Rc<Channel>,
     _listeners: [EventListener; 3],
 }
 
@@ -55,15 +57,24 @@ struct Shared {
     /// Every channel that somebody may wait on.
     channels: RefCell<Vec<Weak<Channel>>>,
     backlog: RefCell<VecDeque<Rc<Channel>>>,
+    /// Whether the remote's [`INIT_CHANNEL`] has come.
+    init: Cell<bool>,
     acceptor: RefCell<Option<Waker>>,
     permits: Arc<Semaphore>,
     sctp_listener: OnceCell<EventListener>,
 }
 
 impl PeerConnection {
-    pub(super) fn new() -> Result<Self, JsValue> {
-        // No ICE servers: the remote is at the address, and learns ours from the checks.
-        let pc = RtcPeerConnection::new_with_configuration(&RtcConfiguration::new())?;
+    /// One that asks these servers (`stun:<host>:<port>`) for its address.
+    pub(crate) fn new(ice_servers: &[String]) -> Result<Self, JsValue> {
+        let configuration = RtcConfiguration::new();
+        if !ice_servers.is_empty() {
+            let urls: Array = ice_servers.iter().map(|url| JsValue::from_str(url)).collect();
+            let server = Object::new();
+            js::set_property(&server, "urls", &urls);
+            configuration.set_ice_servers(&Array::of1(&server));
+        }
+        let pc = RtcPeerConnection::new_with_configuration(&configuration)?;
         let common = Common { closed: Closed::new(), pending: Pending::new(), buffered: Rc::default() };
         let shared = Rc::new(Shared {
             pc,
@@ -71,38 +82,27 @@ impl PeerConnection {
             answered: watch::Sender::new(false),
             channels: RefCell::default(),
             backlog: RefCell::default(),
+            init: Cell::default(),
             acceptor: RefCell::default(),
             permits: Arc::new(Semaphore::new(MAX_OPENED_CHANNELS)),
             sctp_listener: OnceCell::new(),
         });
-        // From before the handshake on, so that a stream which the remote opens right after it is not missed.
+        // From the beginning, so that a stream which the remote opens right after the handshake is not missed.
         let listeners = [
             shared
                 .listen("datachannel", |shared, event: RtcDataChannelEvent| shared.incoming(event.channel())),
             shared.listen("connectionstatechange", |shared, _: Event| shared.connection_state_changed()),
             shared.listen("iceconnectionstatechange", |shared, _: Event| shared.ice_state_changed()),
         ];
-        let options = RtcDataChannelInit::new();
-        options.set_negotiated(true);
-        options.set_id(0);
-        match shared.create_channel(&options) {
-            Ok(channel) => {
-                let handshake = shared.adopt(channel, None);
-                Ok(Self { shared, handshake, _listeners: listeners })
-            }
-            Err(error) => {
-                shared.pc.close();
-                Err(error)
-            }
-        }
+        Ok(Self { shared, _listeners: listeners })
     }
 
-    pub(super) fn pc(&self) -> &RtcPeerConnection {
+    pub(crate) fn pc(&self) -> &RtcPeerConnection {
         &self.shared.pc
     }
 
     /// Ready once the remote has answered a connectivity check.
-    pub(super) fn answered(&self) -> BoxFuture<'static, ()> {
+    pub(crate) fn answered(&self) -> BoxFuture<'static, ()> {
         let mut answered = self.shared.answered.subscribe();
         Box::pin(async move {
             if answered.wait_for(|answered| *answered).await.is_err() {
@@ -112,16 +112,34 @@ impl PeerConnection {
         })
     }
 
-    /// The stream for the handshake, once ICE, DTLS and SCTP are through.
-    pub(super) async fn handshake_stream(&self) -> Result<DataChannelStream, String> {
-        match poll_fn(|cx| self.handshake.poll_open(cx)).await {
-            Ok(()) => {
-                self.shared.watch_sctp();
-                Ok(DataChannelStream::new(self.handshake.clone()))
-            }
-            Err(StreamError::ConnectionLost(reason)) => Err(reason.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+    /// Why the connection is over, if it is.
+    pub(crate) fn reason(&self) -> Option<Arc<ConnectionError>> {
+        self.shared.common.closed.reason()
+    }
+
+    /// A channel of our own that is no stream.
+    pub(crate) fn create_channel(
+        &self,
+        label: &str,
+        options: &RtcDataChannelInit,
+    ) -> Result<RtcDataChannel, JsValue> {
+        self.shared.create_channel(label, options)
+    }
+
+    /// Takes what comes on one.
+    pub(crate) fn adopt(&self, channel: RtcDataChannel) -> Rc<Channel> {
+        self.shared.adopt(channel, None)
+    }
+
+    /// From when descriptions are set on: notices an orderly close by the remote.
+    pub(crate) fn watch_sctp(&self) {
+        self.shared.watch_sctp();
+    }
+
+    /// The connection, once it is made and `remote` has proved to be at the other end.
+    pub(crate) fn into_connection(self, remote: PublicKey, address: Multiaddr) -> WebRtcConnection {
+        self.shared.watch_sctp();
+        WebRtcConnection { connection: self, peer: remote.peer_id(), remote, address }
     }
 }
 
@@ -145,8 +163,8 @@ impl Shared {
         })
     }
 
-    fn create_channel(&self, options: &RtcDataChannelInit) -> Result<RtcDataChannel, JsValue> {
-        self.pc.unchecked_ref::<Channels>().create_data_channel("", options)
+    fn create_channel(&self, label: &str, options: &RtcDataChannelInit) -> Result<RtcDataChannel, JsValue> {
+        self.pc.unchecked_ref::<Channels>().create_data_channel(label, options)
     }
 
     fn adopt(
@@ -162,6 +180,10 @@ impl Shared {
     }
 
     fn incoming(&self, channel: RtcDataChannel) {
+        // The remote closes it. js-libp2p waits for it to open first, so it must not be closed here. There is one.
+        if channel.label() == INIT_CHANNEL && !self.init.replace(true) {
+            return;
+        }
         if self.backlog.borrow().len() >= ACCEPT_BACKLOG {
             channel.close();
             return;
@@ -200,7 +222,13 @@ impl Shared {
 
     /// The SCTP association's end is how an orderly close by the remote shows.
     fn watch_sctp(self: &Rc<Self>) {
+        if self.sctp_listener.get().is_some() {
+            return;
+        }
         let Some(sctp) = self.pc.unchecked_ref::<Channels>().sctp() else { return };
+        if sctp.state() == "closed" {
+            return self.end(ConnectionError::ClosedByRemote);
+        }
         let shared = Rc::downgrade(self);
         let listener = EventListener::new(&sctp.clone(), "statechange", move |_: Event| {
             if let Some(shared) = shared.upgrade()
@@ -209,7 +237,7 @@ impl Shared {
                 shared.end(ConnectionError::ClosedByRemote);
             }
         });
-        // Called once.
+        // Was not set, as we have seen.
         let _ = self.sctp_listener.set(listener);
     }
 
@@ -244,7 +272,7 @@ impl Shared {
     async fn open(&self) -> Result<Box<dyn Stream>, Arc<ConnectionError>> {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| self.reason())?;
         let channel = self
-            .create_channel(&RtcDataChannelInit::new())
+            .create_channel("", &RtcDataChannelInit::new())
             .map_err(|error| self.common.closed.reason_or(|| js::describe(&error)))?;
         let channel = self.adopt(channel, Some(permit));
         match poll_fn(|cx| channel.poll_open(cx)).await {
@@ -255,25 +283,21 @@ impl Shared {
     }
 }
 
-pub(super) struct WebRtcConnection {
+/// A connection with data channels as its streams.
+pub(crate) struct WebRtcConnection {
     connection: PeerConnection,
-    remote: RemoteIdentity,
+    peer: PeerId,
+    remote: PublicKey,
     address: Multiaddr,
-}
-
-impl WebRtcConnection {
-    pub(super) fn new(connection: PeerConnection, remote: RemoteIdentity, address: Multiaddr) -> Self {
-        Self { connection, remote, address }
-    }
 }
 
 impl Connection for WebRtcConnection {
     fn remote_peer(&self) -> PeerId {
-        self.remote.peer_id
+        self.peer
     }
 
     fn remote_public_key(&self) -> &PublicKey {
-        &self.remote.public_key
+        &self.remote
     }
 
     fn remote_address(&self) -> &Multiaddr {
