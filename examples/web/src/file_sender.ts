@@ -1,5 +1,5 @@
 /** The card that sends a file: choosing, progress, cancel, and the comparison of the hashes. */
-import { element } from './elements.ts'
+import { acceptDrops, element } from './elements.ts'
 import { formatBytes, formatSeconds } from './format.ts'
 import { problemOf } from './problem.ts'
 import type { Session } from './session.ts'
@@ -24,7 +24,11 @@ export class FileSender {
     this.#cancel.addEventListener('click', () =>
       this.#transfer?.abort(new DOMException('cancelled', 'AbortError')),
     )
-    this.#acceptDrops(element('drop'))
+    acceptDrops(
+      element('drop'),
+      () => this.#transfer === undefined,
+      ([file]) => this.#choose(file),
+    )
     this.update()
   }
 
@@ -80,19 +84,6 @@ export class FileSender {
       this.update()
       if (focused) this.#send.focus()
     }
-  }
-
-  #acceptDrops(zone: HTMLElement): void {
-    // A file dropped beside the zone would replace the page.
-    for (const type of ['dragover', 'drop'] as const)
-      addEventListener(type, (event) => event.preventDefault())
-    for (const type of ['dragenter', 'dragover'] as const) {
-      zone.addEventListener(type, () => zone.classList.toggle('over', this.#transfer === undefined))
-    }
-    for (const type of ['dragleave', 'drop'] as const) {
-      zone.addEventListener(type, () => zone.classList.remove('over'))
-    }
-    zone.addEventListener('drop', (event) => this.#choose(event.dataTransfer?.files[0]))
   }
 }
 

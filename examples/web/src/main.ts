@@ -9,36 +9,28 @@ import {
   type Transport,
   transportOf,
 } from './addresses.ts'
-import { element, prepareCopyButtons } from './elements.ts'
+import { element, prepareCopyButtons, showPeer } from './elements.ts'
 import { FileSender } from './file_sender.ts'
-import { formatMilliseconds, shortPeerId } from './format.ts'
-import { Plot, type Sample } from './plot.ts'
+import type { Sample } from './plot.ts'
 import { problemOf } from './problem.ts'
+import { RoundTripCard, withSample } from './round_trip_card.ts'
+import { fetchServer, type Server } from './server.ts'
 import { Session, type State } from './session.ts'
-
-/** What the demo's web server says about the peer to connect to. */
-interface Server {
-  peer: string
-  addresses: string[]
-}
-
-const DRAW_MS = 500
 
 const form = element<HTMLFormElement>('connection')
 const address = element<HTMLTextAreaElement>('address')
 const connectButton = element<HTMLButtonElement>('connect')
 const disconnectButton = element<HTMLButtonElement>('disconnect')
-const plot = new Plot(element('plot'))
+const roundTrips = new RoundTripCard()
 const transportInputs = [...form.querySelectorAll<HTMLInputElement>('input[name=transport]')]
 const aboutTransport = new Map(transportInputs.map((input) => [input, aboutOf(input).textContent ?? '']))
 
 let server: Server = { peer: '', addresses: [] }
 /** What was typed under “Another address”. */
 let otherAddress = ''
-let samples: Sample[] = []
+let samples: readonly Sample[] = []
 
 prepareCopyButtons()
-plot.draw(samples)
 const fetched = fetchServer()
 start().catch((error: unknown) => {
   showProblem('Peerloom cannot start in this browser', error)
@@ -48,7 +40,11 @@ start().catch((error: unknown) => {
 async function start(): Promise<void> {
   const node = await Peerloom.create()
   showPeer('own-peer', node.peerId)
-  const session = new Session(node, (state) => show(files, state), addSample)
+  const session = new Session(
+    node,
+    (state) => show(files, state),
+    (milliseconds) => showSamples(withSample(samples, milliseconds)),
+  )
   const files = new FileSender(session)
 
   const connect = () => {
@@ -78,7 +74,6 @@ async function start(): Promise<void> {
     await loadServer(fetchServer())
     connect()
   })
-  setInterval(() => plot.draw(samples), DRAW_MS)
   // Says goodbye: Firefox does not for a page with WebTransport, and the server would have to find out by itself.
   addEventListener('pagehide', () => void node.close())
   // A page that the browser kept and brings back has said goodbye too.
@@ -88,12 +83,6 @@ async function start(): Promise<void> {
 
   await loadServer(fetched)
   show(files, session.state)
-}
-
-async function fetchServer(): Promise<Server> {
-  const response = await fetch('./peerloom.json', { cache: 'no-store' })
-  if (!response.ok) throw new Error(`peerloom.json: ${response.status} ${response.statusText}`)
-  return (await response.json()) as Server
 }
 
 /** Offers the addresses of the server; without any, one can still be pasted. */
@@ -156,7 +145,7 @@ function show(files: FileSender, state: State): void {
       setStatus('disconnected', 'Not connected')
       break
     case 'connecting':
-      forgetSamples()
+      showSamples([])
       setStatus('connecting', `Connecting over ${name}…`)
       break
     case 'connected':
@@ -191,27 +180,9 @@ function showProblem(title: string, error: unknown): void {
   element('problem').hidden = false
 }
 
-function showPeer(id: string, peerId: string): void {
-  const code = element(id)
-  code.textContent = peerId === '' ? 'unknown' : shortPeerId(peerId)
-  code.title = peerId
-  const button = document.querySelector<HTMLButtonElement>(`button[data-copy=${id}]`)
-  if (button) button.hidden = peerId === ''
-}
-
-function addSample(milliseconds: number): void {
-  samples.push({ time: performance.now(), milliseconds })
-  // The plot shows a minute, at two samples a second.
-  samples = samples.slice(-120)
-  const sorted = samples.map((sample) => sample.milliseconds).sort((one, other) => one - other)
-  element('rtt-last').textContent = formatMilliseconds(milliseconds)
-  element('rtt-median').textContent = formatMilliseconds(sorted[Math.floor(sorted.length / 2)] ?? 0)
-  element('rtt-min').textContent = formatMilliseconds(sorted[0] ?? 0)
-}
-
-function forgetSamples(): void {
-  samples = []
-  for (const id of ['rtt-last', 'rtt-median', 'rtt-min']) element(id).textContent = '–'
+function showSamples(shown: readonly Sample[]): void {
+  samples = shown
+  roundTrips.show(samples)
 }
 
 function aboutOf(input: HTMLInputElement): HTMLElement {

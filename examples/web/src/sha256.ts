@@ -13,11 +13,11 @@ export class Sha256 {
   readonly #worker = new Worker(new URL('./sha256.worker.ts', import.meta.url), { type: 'module' })
   #waiting = 0
   #failure: Error | undefined
-  #digest: Uint8Array | undefined
+  #digest: Uint8Array<ArrayBuffer> | undefined
   #wake = () => {}
 
   constructor() {
-    this.#worker.addEventListener('message', ({ data }: MessageEvent<number | Uint8Array>) => {
+    this.#worker.addEventListener('message', ({ data }: MessageEvent<number | Uint8Array<ArrayBuffer>>) => {
       if (typeof data === 'number') this.#waiting -= data
       else this.#digest = data
       this.#wake()
@@ -36,10 +36,10 @@ export class Sha256 {
     await this.#until(() => this.#waiting <= MAX_WAITING)
   }
 
-  async digest(): Promise<Uint8Array> {
+  async digest(): Promise<Uint8Array<ArrayBuffer>> {
     this.#worker.postMessage('digest')
     await this.#until(() => this.#digest !== undefined)
-    return this.#digest as Uint8Array
+    return this.#digest as Uint8Array<ArrayBuffer>
   }
 
   /** Ends the worker. */

@@ -2,6 +2,7 @@
 import type { Peer } from 'peerloom'
 import { toHex } from './format.ts'
 import { Sha256 } from './sha256.ts'
+import { eachChunk, orAborted } from './waiting.ts'
 
 /** Echoes every byte; after the end of what it received, it adds the SHA-256 of that. */
 const PROTOCOL = '/peerloom/echo-digest/1.0.0'
@@ -89,27 +90,4 @@ export async function sendThereAndBack(peer: Peer, file: File, options: Transfer
     received: toHex(digest),
     returned: toHex(await returned.digest()),
   }
-}
-
-async function eachChunk(
-  readable: ReadableStream<Uint8Array<ArrayBuffer>>,
-  signal: AbortSignal,
-  use: (chunk: Uint8Array<ArrayBuffer>) => Promise<void>,
-): Promise<void> {
-  const reader = readable.getReader()
-  for (;;) {
-    const { done, value } = await orAborted(reader.read(), signal)
-    if (done) return
-    await use(value)
-  }
-}
-
-/** `promise`, unless `signal` comes before it. */
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason)
-    if (signal.aborted) abort()
-    signal.addEventListener('abort', abort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
-  })
 }

@@ -1,0 +1,169 @@
+/** Who is in the room: every other page that is connected to this one, the best path to it, and its round trips. */
+import type { Peer, Peerloom, PeerloomError } from 'peerloom'
+import type { Sample } from '../plot.ts'
+import { withSample } from '../round_trip_card.ts'
+import { pause } from '../waiting.ts'
+
+export interface Member {
+  readonly id: string
+  /** What it calls its software. */
+  agent: string | undefined
+  /**
+   * `relayed`: connected, but only through the relay. `direct`: connected without a detour. `silent`: the connection is there,
+   * and nothing comes.
+   */
+  state: 'connecting' | 'relayed' | 'direct' | 'gone'
+  silent: boolean
+  /** Over the best connection there is. */
+  peer: Peer | undefined
+  samples: readonly Sample[]
+  /** By Date.now(). */
+  goneSince: number
+  goneBecause: PeerloomError | undefined
+}
+
+export type Change = 'came' | 'upgraded' | 'left' | 'other'
+
+const PING_MS = 1_000
+/** After this long without an answer the page says so; */
+const SILENT_MS = 3_000
+/** after this long it gives the connections up, so that another one can be made. */
+const LOST_MS = 15_000
+/** Those who left stay in the list for a while: a page that reloads is back in a moment. */
+const REMEMBERED_MS = 60_000
+
+export class Members {
+  readonly #node: Peerloom
+  readonly #onChange: (member: Member, change: Change) => void
+  readonly #members = new Map<string, Member>()
+  /** Whose page this one was invited by: is listed even before it is connected. */
+  #host: string | undefined
+
+  constructor(node: Peerloom, onChange: (member: Member, change: Change) => void) {
+    this.#node = node
+    this.#onChange = onChange
+    node.addEventListener('connection:open', ({ detail }) => this.#refresh(detail))
+    node.addEventListener('connection:close', ({ detail }) => this.#refresh(detail.peer, detail.reason))
+    node.addEventListener('connection:upgraded', ({ detail }) => this.#refresh(detail.peer))
+    node.addEventListener('peer:identify', ({ detail: { id, agentVersion } }) => {
+      const member = this.#members.get(id)
+      if (!member || member.agent === agentVersion) return
+      member.agent = agentVersion
+      onChange(member, 'other')
+    })
+  }
+
+  get all(): Member[] {
+    return [...this.#members.values()]
+  }
+
+  /** Those who are connected now. */
+  get present(): Member[] {
+    return this.all.filter(({ peer }) => peer !== undefined)
+  }
+
+  /** Lists the peer that is about to be dialed. */
+  expect(host: string): void {
+    this.#host = host
+    const member = this.#member(host)
+    if (member.peer) return
+    member.state = 'connecting'
+    this.#onChange(member, 'other')
+  }
+
+  /** The peer that was dialed is not there. */
+  missed(host: string): void {
+    const member = this.#member(host)
+    if (member.peer) return
+    member.state = 'gone'
+    this.#onChange(member, 'other')
+  }
+
+  #refresh({ id, transport }: Peer, reason?: PeerloomError): void {
+    // Whoever is reached without a relay and without the help of one is a server, above all the relay itself.
+    if (transport !== 'circuit' && transport !== 'webrtc') return
+    const member = this.#member(id)
+    const before = member.state
+    const best = bestOf(this.#node.peers.filter((peer) => peer.id === id))
+    const isNew = best !== undefined && member.peer === undefined
+    member.peer = best
+    member.state = best === undefined ? 'gone' : best.direct ? 'direct' : 'relayed'
+    member.goneSince = Date.now()
+    member.goneBecause = reason
+    if (isNew) {
+      member.samples = []
+      void this.#ping(member)
+    }
+    if (best === undefined) void this.#forgetLater(member)
+    this.#onChange(member, changeOf(before, member.state))
+  }
+
+  #member(id: string): Member {
+    let member = this.#members.get(id)
+    if (!member) {
+      member = {
+        id,
+        agent: undefined,
+        state: 'connecting',
+        silent: false,
+        peer: undefined,
+        samples: [],
+        goneSince: 0,
+        goneBecause: undefined,
+      }
+      this.#members.set(id, member)
+    }
+    return member
+  }
+
+  /** Measures once a second, over whatever is the best connection then. */
+  async #ping(member: Member): Promise<void> {
+    let heard = performance.now()
+    while (member.peer) {
+      const start = performance.now()
+      try {
+        const signal = AbortSignal.timeout(LOST_MS)
+        const pinging = this.#node.ping(member.id, { signal })
+        const said = setTimeout(() => this.#setSilent(member, true), SILENT_MS)
+        const milliseconds = await pinging.finally(() => clearTimeout(said))
+        heard = performance.now()
+        member.samples = withSample(member.samples, milliseconds)
+        this.#setSilent(member, false)
+        this.#onChange(member, 'other')
+      } catch {
+        // A page in the background is late itself; only what took about as long as it should counts.
+        const now = performance.now()
+        if (member.peer && now - heard > LOST_MS && now - start < LOST_MS + PING_MS)
+          await this.#node.disconnect(member.id).catch(() => {})
+      }
+      await pause(PING_MS - Math.min(performance.now() - start, PING_MS))
+    }
+    member.silent = false
+  }
+
+  #setSilent(member: Member, silent: boolean): void {
+    if (member.silent === silent || !member.peer) return
+    member.silent = silent
+    this.#onChange(member, 'other')
+  }
+
+  async #forgetLater(member: Member): Promise<void> {
+    await pause(REMEMBERED_MS)
+    const gone = member.state === 'gone' && Date.now() - member.goneSince >= REMEMBERED_MS
+    if (!gone || member.id === this.#host) return
+    this.#members.delete(member.id)
+    this.#onChange(member, 'other')
+  }
+}
+
+/** The newest direct connection, or else the newest one. */
+function bestOf(connections: readonly Peer[]): Peer | undefined {
+  return connections.filter(({ direct }) => direct).at(-1) ?? connections.at(-1)
+}
+
+function changeOf(before: Member['state'], after: Member['state']): Change {
+  const wasThere = before === 'direct' || before === 'relayed'
+  if (after === 'gone') return wasThere ? 'left' : 'other'
+  if (!wasThere) return 'came'
+  return before === 'relayed' && after === 'direct' ? 'upgraded' : 'other'
+}
