@@ -4,6 +4,8 @@
 mod connection;
 mod driver;
 pub mod noise;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod tls;
 mod upgrade;
 pub mod yamux;
 
