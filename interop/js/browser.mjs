@@ -1,4 +1,5 @@
-// Pages in headless Chromium that dial: js-libp2p, bundled, or ours, from the npm package as it is published.
+// Pages in headless Chromium that dial, and that listen through a relay: js-libp2p, bundled, or ours, from the npm package
+// as it is published.
 
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -8,6 +9,7 @@ import { delimiter, extname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { chromium } from 'playwright-core'
+import { Lines } from './lines.mjs'
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 export const PACKAGE = fileURLToPath(new URL('../../npm/', import.meta.url))
@@ -64,24 +66,56 @@ export class Browser {
 
   /** What `window.check(address, without)` of a fresh page finds; the page stays until `linger` is through with that. */
   async check(page, address, without, linger, milliseconds) {
-    const context = await this.#browser.newContext()
+    const tab = await this.#open(page)
     try {
-      const tab = await context.newPage()
-      if (process.env.INTEROP_VERBOSE) await listen(tab)
-      const failure = new Promise((_, reject) => {
-        tab.on('pageerror', reject)
+      const late = new Promise((_, reject) => {
         setTimeout(reject, milliseconds, new Error('no word from the page')).unref()
       })
-      const checking = async () => {
-        await tab.goto(`http://127.0.0.1:${this.#server.address().port}/?page=${page}`)
-        return await tab.evaluate((args) => window.check(...args), [address, without])
-      }
-      const outcome = await Promise.race([checking(), failure])
+      const checking = tab.page.evaluate((args) => window.check(...args), [address, without])
+      const outcome = await Promise.race([checking, tab.failure, late])
       await linger(outcome)
       return outcome
     } finally {
-      await context.close()
+      await tab.close()
     }
+  }
+
+  /**
+   * Has a fresh page listen through `relay`. Resolves to what `window.listen(relay, path, report)` did, with the lines that
+   * it reports, until `stop()`.
+   */
+  async listen(page, relay, path) {
+    let complaint = ''
+    const lines = new Lines(() => complaint)
+    const tab = await this.#open(page)
+    tab.failure.catch((error) => {
+      complaint = String(error)
+    })
+    try {
+      await tab.page.exposeFunction('report', (line) => lines.add(JSON.stringify(line)))
+      const listening = tab.page.evaluate((args) => window.listen(...args, window.report), [relay, path])
+      return { ...(await Promise.race([listening, tab.failure])), lines, stop: () => tab.close() }
+    } catch (error) {
+      await tab.close()
+      throw error
+    }
+  }
+
+  /** A page that knows nothing of others, and what it fails with, if it does. */
+  async #open(name) {
+    const context = await this.#browser.newContext()
+    const page = await context.newPage()
+    if (process.env.INTEROP_VERBOSE) await listen(page)
+    const failure = new Promise((_, reject) => page.on('pageerror', reject))
+    failure.catch(() => {})
+    const close = () => context.close()
+    try {
+      await page.goto(`http://127.0.0.1:${this.#server.address().port}/?page=${name}`)
+    } catch (error) {
+      await close()
+      throw error
+    }
+    return { page, failure, close }
   }
 
   async stop() {

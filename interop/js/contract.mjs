@@ -4,10 +4,29 @@ export const ECHO = '/echo/1.0.0'
 /** Reads something, then resets the stream. */
 export const RESET = '/peerloom-interop/reset/1.0.0'
 
-/** Several windows and many messages of every transport. */
-export const ECHO_BYTES = 1024 * 1024
-/** Fits into the first window of every muxer, so that nothing is read before the half-close. */
-export const HALF_CLOSE_BYTES = 64 * 1024
+/** What the relays of the matrix let each circuit carry. */
+export const CIRCUIT_LIMITS = { bytes: 1024 * 1024, seconds: 120 }
+/** More than any relay counts as within the limit. */
+export const OVER_LIMIT_BYTES = 4 * CIRCUIT_LIMITS.bytes
+
+/** How many bytes the checks send; `limits` are those of a connection that has some. */
+export function sizes(limits) {
+  if (limits !== undefined) {
+    // With the handshakes and what comes back, within the limit of relays that count both directions together.
+    return { echo: 128 * 1024, halfClose: 32 * 1024 }
+  }
+  return {
+    // Several windows and many messages of every transport.
+    echo: 1024 * 1024,
+    // Fits into the first window of every muxer, so that nothing is read before the half-close.
+    halfClose: 64 * 1024,
+  }
+}
+
+/** Whom an address leads to. */
+export function targetOf(address) {
+  return address.slice(address.lastIndexOf('/') + 1)
+}
 
 /** For one check; a browser on a busy machine may take seconds to connect. */
 export const CHECK_MS = 20_000
@@ -16,6 +35,8 @@ export const CHECK_MS = 20_000
 export async function examine(peer, without, checks) {
   const outcome = { peer, checks: {} }
   for (const [name, check] of Object.entries(checks)) {
+    // It ends the connection.
+    if (name === 'over limit' && outcome.checks.connect.limits === undefined) continue
     if (without.includes(name)) continue
     try {
       outcome.checks[name] = await within(CHECK_MS, check)

@@ -1,24 +1,36 @@
 // js-libp2p on Node as a peer program of the matrix; ../README.md has its contract.
 //
-// usage: node peer.mjs listen ADDR | node peer.mjs dial ADDR [CHECK…]
+// usage: node peer.mjs listen ADDR | relay ADDR | reserve ADDR relayed|webrtc | dial ADDR [CHECK…]
 import { tcp } from '@libp2p/tcp'
 import { webRTCDirect } from '@libp2p/webrtc'
 import { webSockets } from '@libp2p/websockets'
-import { check, createPeer, serve } from './js-libp2p.mjs'
+import { check, createPeer, listening, pathOf, relayServer, serve, throughRelay } from './js-libp2p.mjs'
 
 const report = (line) => process.stdout.write(`${JSON.stringify(line)}\n`)
 const transports = [tcp(), webSockets(), webRTCDirect()]
 
-const [role, address, ...without] = process.argv.slice(2)
-if (role === 'listen') {
-  const node = await createPeer({ transports, listen: [address] })
-  await serve(node, report)
-  report({ event: 'listening', peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) })
-} else if (role === 'dial') {
-  report(await check(await createPeer({ transports }), address, without))
-} else {
-  throw new Error('usage: node peer.mjs listen ADDR | node peer.mjs dial ADDR [CHECK…]')
+const [role, address, ...rest] = process.argv.slice(2)
+const roles = {
+  async listen() {
+    const node = await createPeer({ transports, listen: [address] })
+    await serve(node, report)
+    report(listening(node))
+  },
+  async relay() {
+    const node = await createPeer({ transports, listen: [address], services: relayServer() })
+    report(listening(node))
+  },
+  async reserve() {
+    const node = await createPeer({ transports, path: rest[0], listen: throughRelay(address, rest[0]) })
+    await serve(node, report)
+    report(listening(node))
+  },
+  async dial() {
+    report(await check(await createPeer({ transports, path: pathOf(address) }), address, rest))
+  },
 }
+if (roles[role] === undefined) throw new Error('usage: node peer.mjs listen|relay|reserve|dial ADDR [CHECK…]')
+await roles[role]()
 
 // Nobody is left behind when the runner goes away.
 process.stdin.resume().on('end', () => process.exit())

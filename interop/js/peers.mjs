@@ -1,10 +1,11 @@
 // Who plays in the matrix, and how to start each of them.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Browser, PACKAGE } from './browser.mjs'
+import { CIRCUIT_LIMITS } from './contract.mjs'
 import { json, Program } from './program.mjs'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -24,12 +25,26 @@ export const LISTEN = {
   'webrtc-direct': '/ip4/127.0.0.1/udp/0/webrtc-direct',
 }
 
+/** What ends the address of a listener that is reached through a relay, by what the connection is then. */
+const PATHS = {
+  relayed: /\/p2p-circuit\/p2p\/[^/]+$/,
+  webrtc: /\/p2p-circuit\/webrtc\/p2p\/[^/]+$/,
+}
+
+const RELAY_CONFIG = `
+[relay]
+max_circuit_bytes = ${CIRCUIT_LIMITS.bytes}
+max_circuit_seconds = ${CIRCUIT_LIMITS.seconds}
+`
+
 /**
- * Every peer, with `listens` and `dials`: the transports in which it can. `prepare` builds what it needs, and returns why
- * the peer cannot be had on this machine, if so. A peer that `reports` tells what it sees as a listener, as ../README.md
- * describes. Where `resetsLookClosed`, it may not tell a reset from a close: js-libp2p decodes messages later than it notices
- * the end of their channel, and to the users of rust-yamux a reset is an end. Its `defects` tell, for a row,
- * which checks it is known to fail through no fault of the other's, and why; `row` stands for all of them. `programs` is the folder with the programs of this repository; they are built
+ * Every peer, with `listens` and `dials`: the transports in which it can. `reserves` and `reaches` are the same behind a relay,
+ * and a peer that relays has `relay`. `prepare` builds what it needs, and returns why the peer cannot be had on this machine,
+ * if so. One that `knowsLimits` keeps protocols that did not opt in off connections that a relay limits; a
+ * relay that `tellsMilliseconds` does so where the spec says seconds. Where
+ * `resetsLookClosed`, it may not tell a reset from a close: js-libp2p decodes messages later than it notices the end of their channel, and to the users
+ * of rust-yamux a reset is an end. Its `defects` tell, for a row, which checks it is known to fail through no fault of the
+ * other's, and why; `row` stands for all of them. `programs` is the folder with the programs of this repository; they are built
  * if it is not given.
  */
 export function allPeers(programs) {
@@ -39,17 +54,22 @@ export function allPeers(programs) {
 function peerloom(programs) {
   const all = Object.keys(LISTEN)
   let folder = programs
+  const program = () => join(folder, 'peerloom-interop')
   return {
     name: 'peerloom',
+    knowsLimits: true,
     ours: true,
     listens: all,
     dials: all,
+    reserves: ['relayed', 'webrtc'],
+    reaches: ['relayed', 'webrtc'],
     prepare() {
       folder ??= buildOurs()
     },
     listen: (transport) => listenOurs(join(folder, 'peerloom'), transport),
-    dial: (address, without, linger) =>
-      dialWith(join(folder, 'peerloom-interop'), ['dial', address, ...without], linger),
+    relay: (transport) => listenOurs(join(folder, 'peerloom'), transport, RELAY_CONFIG),
+    reserve: (relay, path) => listenWith(program(), ['reserve', relay, path], PATHS[path]),
+    dial: (address, without, linger) => dialWith(program(), ['dial', address, ...without], linger),
     ping: (address) => pingWith(join(folder, 'peerloom'), address),
   }
 }
@@ -57,14 +77,18 @@ function peerloom(programs) {
 function peerloomInPage() {
   return {
     name: 'peerloom in a page',
+    knowsLimits: true,
     page: true,
     ours: true,
     listens: [],
     dials: ['ws', 'webtransport', 'webrtc-direct'],
+    reserves: ['relayed', 'webrtc'],
+    reaches: ['relayed', 'webrtc'],
     prepare() {
       if (!existsSync(PACKAGE_BUILT)) throw new Error('the npm package is missing: cargo xtask npm')
       return Browser.missing()
     },
+    reserve: (relay, path, browser) => listenInPage('peerloom', relay, path, browser),
     dial: (address, without, linger, browser) => browser.check('peerloom', address, without, linger, DIAL_MS),
   }
 }
@@ -72,14 +96,22 @@ function peerloomInPage() {
 function jsOnNode() {
   const peer = fileURLToPath(new URL('peer.mjs', import.meta.url))
   const transports = ['tcp', 'ws', 'webrtc-direct']
+  const listenAs = (role, address, path) =>
+    listenWith(process.execPath, [peer, role, address, path ?? ''], PATHS[path])
   return {
     name: 'js-libp2p',
-    reports: true,
-    resetsLookClosed: ['webrtc-direct'],
+    knowsLimits: true,
+    resetsLookClosed: ['webrtc-direct', 'webrtc'],
     listens: transports,
     dials: transports,
+    tellsMilliseconds: true,
+    reserves: ['relayed', 'webrtc'],
+    reaches: ['relayed', 'webrtc'],
+    defects: jsDefects,
     prepare: nodeTooOld,
-    listen: (transport) => listenWith(process.execPath, [peer, 'listen', LISTEN[transport]]),
+    listen: (transport) => listenAs('listen', LISTEN[transport]),
+    relay: (transport) => listenAs('relay', LISTEN[transport]),
+    reserve: (relay, path) => listenAs('reserve', relay, path),
     dial: (address, without, linger) =>
       dialWith(process.execPath, [peer, 'dial', address, ...without], linger),
   }
@@ -88,11 +120,15 @@ function jsOnNode() {
 function jsInPage() {
   return {
     name: 'js-libp2p in a page',
-    resetsLookClosed: ['webrtc-direct'],
+    knowsLimits: true,
+    resetsLookClosed: ['webrtc-direct', 'webrtc'],
     page: true,
     listens: [],
     dials: ['ws', 'webtransport', 'webrtc-direct'],
+    reserves: ['relayed', 'webrtc'],
+    reaches: ['relayed', 'webrtc'],
     prepare: Browser.missing,
+    reserve: (relay, path, browser) => listenInPage('js-libp2p', relay, path, browser),
     dial: (address, without, linger, browser) =>
       browser.check('js-libp2p', address, without, linger, DIAL_MS),
   }
@@ -103,11 +139,12 @@ function rust() {
   let program
   return {
     name: 'rust-libp2p',
-    reports: true,
-    resetsLookClosed: ['tcp', 'ws'],
+    resetsLookClosed: ['tcp', 'ws', 'relayed'],
     defects: rustDefects,
     listens: transports,
     dials: transports,
+    reserves: ['relayed'],
+    reaches: ['relayed'],
     prepare() {
       const cwd = join(ROOT, 'interop')
       const fetched = spawnSync('cargo', ['fetch', '--locked'], { cwd, encoding: 'utf8' })
@@ -117,7 +154,18 @@ function rust() {
       program = join(targetFolder(cwd), 'debug/rust-libp2p-peer')
     },
     listen: (transport) => listenWith(program, ['listen', LISTEN[transport]]),
+    relay: (transport) => listenWith(program, ['relay', LISTEN[transport]]),
+    reserve: (relay, path) => listenWith(program, ['reserve', relay, path], PATHS[path]),
     dial: (address, without, linger) => dialWith(program, ['dial', address, ...without], linger),
+  }
+}
+
+/** Of libp2p 3.3.11, as is known from rows without ours (`--controls`). */
+function jsDefects({ dialer, listener, relay }) {
+  if (relay === undefined || dialer.name !== 'js-libp2p' || listener.name !== 'rust-libp2p') return {}
+  return {
+    identify:
+      'loses what comes in one read with the answer to its proposal and a FIN, and a relay joins those',
   }
 }
 
@@ -140,9 +188,14 @@ function rustDefects({ dialer, transport }) {
 }
 
 /** The program `peerloom` itself, which prints plain lines and reports nothing of its peers. */
-async function listenOurs(program, transport) {
+async function listenOurs(program, transport, config) {
   const data = mkdtempSync(join(tmpdir(), 'peerloom-interop-'))
   const args = ['run', '--listen', LISTEN[transport], '--data-dir', data, '--status', '127.0.0.1:0']
+  if (config !== undefined) {
+    const file = join(data, 'peerloom.toml')
+    writeFileSync(file, config)
+    args.push('--config', file)
+  }
   const process = new Program(program, args, 'peerloom run')
   const stop = async () => {
     await process.stop()
@@ -160,27 +213,37 @@ async function listenOurs(program, transport) {
   }
 }
 
-async function listenWith(command, args) {
+/** Listens, at the first address that `fits`. */
+async function listenWith(command, args, fits = /^/) {
   const process = new Program(command, args, [command, ...args].join(' '))
   try {
-    const { peer, addresses } = await process.find('where it listens', START_MS, (line) => {
+    const listening = await process.find('where it listens', START_MS, (line) => {
       const said = json(line)
-      return said?.event === 'listening' ? said : undefined
+      const address = said?.event === 'listening' && said.addresses.find((address) => fits.test(address))
+      return address ? { peer: said.peer, address } : undefined
     })
-    return {
-      peer,
-      address: addresses[0],
-      stop: () => process.stop(),
-      heard: (event, dialer, fits = () => true) =>
-        process.find(`"${event}" of ${dialer}`, HEARD_MS, (line) => {
-          const said = json(line)
-          return said?.event === event && said.peer === dialer && fits(said) ? said : undefined
-        }),
-    }
+    return { ...listening, stop: () => process.stop(), heard: hears(process) }
   } catch (error) {
     await process.stop()
     throw error
   }
+}
+
+async function listenInPage(page, relay, path, browser) {
+  const { peer, addresses, lines, stop } = await browser.listen(page, relay, path)
+  const address = addresses.find((address) => PATHS[path].test(address))
+  if (address !== undefined) return { peer, address, stop, heard: hears(lines) }
+  await stop()
+  throw new Error(`the page listens at ${addresses}, of which none is for ${path}`)
+}
+
+/** Waits for what a listener tells of a dialer. */
+function hears(lines) {
+  return (event, dialer, fits = () => true) =>
+    lines.find(`"${event}" of ${dialer}`, HEARD_MS, (line) => {
+      const said = json(line)
+      return said?.event === event && said.peer === dialer && fits(said) ? said : undefined
+    })
 }
 
 /** The dialer stays connected until `linger` is through with what it found. */

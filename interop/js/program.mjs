@@ -1,6 +1,7 @@
 // A program that the runner starts, reads line by line, and ends.
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { Lines } from './lines.mjs'
 
 /** How much of what a program complains is kept for the error message. */
 const COMPLAINT_CHARACTERS = 2_000
@@ -14,15 +15,12 @@ process.on('exit', () => {
 
 export class Program {
   #child
-  #name
-  #lines = []
-  #readers = new Set()
+  #lines
   #complaint = ''
-  #ended = false
   #exit
 
   constructor(command, args, name) {
-    this.#name = name
+    this.#lines = new Lines(() => `${name}: ${this.#complaint}`)
     // The pipe to its standard input tells it when we are gone.
     this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     running.add(this.#child)
@@ -30,16 +28,12 @@ export class Program {
       this.#complaint = (this.#complaint + text).slice(-COMPLAINT_CHARACTERS)
       if (process.env.INTEROP_VERBOSE) process.stderr.write(text)
     })
-    createInterface({ input: this.#child.stdout }).on('line', (line) => {
-      this.#lines.push(line)
-      this.#wakeReaders()
-    })
+    createInterface({ input: this.#child.stdout }).on('line', (line) => this.#lines.add(line))
     this.#exit = new Promise((resolve) => {
       const over = (how) => {
         running.delete(this.#child)
         this.#complaint += how
-        this.#ended = true
-        this.#wakeReaders()
+        this.#lines.end()
         resolve()
       }
       this.#child.on('error', (error) => over(`${error.message}\n`))
@@ -48,45 +42,16 @@ export class Program {
   }
 
   /** What `pick` first makes of a line that was or will be printed, or of all of them so far. */
-  async find(what, milliseconds, pick) {
-    const deadline = Date.now() + milliseconds
-    for (;;) {
-      for (const [at, line] of this.#lines.entries()) {
-        const found = pick(line, this.#lines.slice(0, at + 1))
-        if (found !== undefined) return found
-      }
-      const left = deadline - Date.now()
-      if (this.#ended || left <= 0) {
-        const why = this.#ended ? 'ended' : `waited ${milliseconds / 1000} s`
-        throw new Error(`${this.#name} did not say ${what} (${why})\n${this.#complaint}`)
-      }
-      await this.#change(left)
-    }
+  find(what, milliseconds, pick) {
+    return this.#lines.find(what, milliseconds, pick)
   }
 
   async stop() {
-    if (this.#ended) return
+    if (this.#lines.ended) return
     this.#child.kill('SIGTERM')
     const impatience = setTimeout(() => this.#child.kill('SIGKILL'), GRACE_MS)
     await this.#exit
     clearTimeout(impatience)
-  }
-
-  #change(milliseconds) {
-    return new Promise((resolve) => {
-      const timer = setTimeout(wake, milliseconds)
-      const readers = this.#readers
-      function wake() {
-        clearTimeout(timer)
-        readers.delete(wake)
-        resolve()
-      }
-      readers.add(wake)
-    })
-  }
-
-  #wakeReaders() {
-    for (const wake of [...this.#readers]) wake()
   }
 }
 

@@ -7,11 +7,11 @@ use libp2p::{Multiaddr, Stream, identify};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use crate::swarm::{self, BehaviourEvent};
+use crate::swarm::{self, BehaviourEvent, Relaying};
 use crate::{ECHO, RESET};
 
-pub(crate) async fn run(address: Multiaddr) -> Result<()> {
-    let mut swarm = swarm::new()?;
+pub(crate) async fn run(address: Multiaddr, relaying: Relaying) -> Result<()> {
+    let mut swarm = swarm::new(relaying)?;
     let mut control = swarm.behaviour().stream.new_control();
     let mut echoes = control.accept(ECHO).context("echo is free")?;
     let mut resets = control.accept(RESET).context("reset is free")?;
@@ -39,7 +39,9 @@ pub(crate) async fn run(address: Multiaddr) -> Result<()> {
             _ = stdin.read(&mut nothing) => return Ok(()),
             event = swarm.select_next_some() => match event {
                 SwarmEvent::NewListenAddr { address, .. } => {
-                    let address = format!("{address}/p2p/{peer}");
+                    // A relay tells others only what it is sure of.
+                    swarm.add_external_address(address.clone());
+                    let address = address.with_p2p(peer).unwrap_or_else(|address| address);
                     let peer = peer.to_string();
                     report(&json!({ "event": "listening", "peer": peer, "addresses": [address] }));
                 }

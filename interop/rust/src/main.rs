@@ -1,6 +1,6 @@
 //! rust-libp2p as a peer program of the matrix; ../README.md has its contract.
 //!
-//! usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR [CHECK…]
+//! usage: rust-libp2p-peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…]
 
 use anyhow::{Result, bail};
 use libp2p::StreamProtocol;
@@ -8,6 +8,8 @@ use libp2p::StreamProtocol;
 mod dial;
 mod listen;
 mod swarm;
+
+use swarm::Relaying;
 
 const ECHO: StreamProtocol = StreamProtocol::new("/echo/1.0.0");
 /// Reads something, then resets the stream.
@@ -24,8 +26,14 @@ async fn main() -> Result<()> {
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["listen", address] => listen::run(address.parse()?).await,
+        ["listen", address] => listen::run(address.parse()?, Relaying::Off).await,
+        ["relay", address] => listen::run(address.parse()?, Relaying::On).await,
+        ["reserve", relay, "relayed"] => {
+            listen::run(format!("{relay}/p2p-circuit").parse()?, Relaying::Off).await
+        }
         ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
-        _ => bail!("usage: rust-libp2p-peer listen ADDR | rust-libp2p-peer dial ADDR [CHECK…]"),
+        _ => bail!(
+            "usage: rust-libp2p-peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…]"
+        ),
     }
 }
