@@ -34,6 +34,11 @@ impl CircuitAddress {
         Some(Self { relay, relay_address: Multiaddr::from_protocols(before), destination })
     }
 
+    /// Through the relay at `address`, to nobody in particular.
+    pub(crate) fn at(relay: PeerId, address: &Multiaddr) -> Self {
+        Self { relay, relay_address: address.with_peer_id(relay), destination: None }
+    }
+
     /// What to dial to reach the relay.
     pub(crate) fn relay_target(&self) -> DialTarget {
         match self.says_where() {

@@ -267,6 +267,33 @@ async fn listening_says_why_a_relay_cannot_be_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn any_relay_is_one_that_the_node_is_connected_to_and_that_has_a_place() {
+    let world = World::new();
+    let any: Multiaddr = "/p2p-circuit".parse().unwrap();
+    let (node, _) = world.client();
+    let refused = node.listen(any.clone()).await;
+    assert!(
+        matches!(&refused, Err(ListenError::Io { reason, .. }) if reason.contains("no further relay")),
+        "{refused:?}"
+    );
+
+    let mut limits = RelayLimits::default();
+    limits.reservations = 0;
+    let full = world.relay(limits).await;
+    let relay = world.relay(RelayLimits::default()).await;
+    node.dial(full.address).await.unwrap();
+    node.dial(relay.address.clone()).await.unwrap();
+    // Long enough for both to have said what they are.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.listen(any.clone()).await.unwrap(), [relay.circuit().with_peer_id(node.peer_id())]);
+    let refused = node.listen(any).await;
+    assert!(
+        matches!(&refused, Err(ListenError::Io { reason, .. }) if reason.contains("no place")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn dialing_says_why_a_circuit_cannot_be_had() {
     let world = World::new();
     let relay = world.relay(RelayLimits::default()).await;

@@ -53,7 +53,8 @@ pub struct RelayClient(Arc<Shared>);
 
 impl RelayClient {
     /// From now on the node dials `…/p2p/<relay>/p2p-circuit/p2p/<destination>`, and listens on `…/p2p/<relay>/p2p-circuit`:
-    /// it reserves a place there, and keeps it for as long as it lives.
+    /// it reserves a place there, and keeps it for as long as it lives. `/p2p-circuit` alone is the first relay among those it
+    /// is connected to that has a place.
     pub fn start(node: &Node, config: ClientConfig) -> Result<Self, HandleError> {
         let shared = Arc::new(Shared {
             node: node.downgrade(),

@@ -24,7 +24,7 @@ impl Transport for RelayTransport {
     }
 
     fn can_listen(&self, address: &Multiaddr) -> bool {
-        CircuitAddress::parse(address).is_some()
+        CircuitAddress::parse(address).is_some() || listener::is_any_relay(address)
     }
 
     fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>> {
