@@ -15,7 +15,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{ECHO, ECHO_DIGEST, Kind, Server, connect, open, read_to_end, within};
+use common::{ECHO, ECHO_DIGEST, Kind, Server, connect, connected, open, read_to_end, within};
 use futures_util::future::{join, join_all};
 use peerloom_core::{
     ConnectionError, DialError, HandshakeError, Keypair, Multiaddr, Multihash, Protocol, ProtocolName,
@@ -28,12 +28,24 @@ use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_browser);
 
-/// Each of these for each transport.
+/// Each of these for each transport. The first are about connections, so they hold between two pages too.
 macro_rules! for_each_transport {
-    ($($test:ident),* $(,)?) => {
-        mod webtransport { $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebTransport).await })* }
-        mod webrtc_direct { $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebRtcDirect).await })* }
-        mod websocket { $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebSocket).await })* }
+    ($($test:ident),* $(,)?; $($of_servers:ident),* $(,)?) => {
+        mod webtransport {
+            $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebTransport).await })*
+            $(#[super::wasm_bindgen_test] async fn $of_servers() { super::$of_servers(super::Kind::WebTransport).await })*
+        }
+        mod webrtc_direct {
+            $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebRtcDirect).await })*
+            $(#[super::wasm_bindgen_test] async fn $of_servers() { super::$of_servers(super::Kind::WebRtcDirect).await })*
+        }
+        mod websocket {
+            $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebSocket).await })*
+            $(#[super::wasm_bindgen_test] async fn $of_servers() { super::$of_servers(super::Kind::WebSocket).await })*
+        }
+        mod webrtc {
+            $(#[super::wasm_bindgen_test] async fn $test() { super::$test(super::Kind::WebRtc).await })*
+        }
     };
 }
 
@@ -47,19 +59,17 @@ for_each_transport!(
     more_streams_at_once_than_the_server_allows,
     many_streams_one_after_the_other,
     protocol_that_nobody_handles_is_refused,
+    closed_connection_opens_no_streams,
+    streams_fail_when_the_connection_closes;
+    server_is_the_peer_of_the_address,
     server_that_is_another_peer_is_refused,
     dials_that_are_dropped_leave_room_for_others,
     server_that_does_not_exist_is_unreachable,
-    closed_connection_opens_no_streams,
-    streams_fail_when_the_connection_closes,
     server_that_is_killed_ends_the_connection,
 );
 
 async fn what_is_sent_comes_back(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
-    assert_eq!(Some(connection.remote_peer()), server.address(kind).peer_id());
-    assert_eq!(connection.remote_address(), &server.address(kind).without_peer_id());
+    let connection = connected(kind).await;
     let mut stream = open(&*connection, ECHO).await;
     for message in ["one", "two", "three"] {
         within(stream.write_all(message.into())).await.unwrap();
@@ -70,8 +80,7 @@ async fn what_is_sent_comes_back(kind: Kind) {
 }
 
 async fn a_mebibyte_has_the_same_hash_at_both_ends(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     let data = random(1 << 20);
     let (sent, back) = exchange(open(&*connection, ECHO_DIGEST).await, data.clone()).await;
     assert_eq!(sent, Ok(()));
@@ -81,8 +90,7 @@ async fn a_mebibyte_has_the_same_hash_at_both_ends(kind: Kind) {
 }
 
 async fn remote_that_has_closed_its_half_still_reads(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     let mut stream = open(&*connection, ECHO).await;
     within(stream.write_all(Bytes::from_static(b"before the end"))).await.unwrap();
     within(stream.close_write()).await.unwrap();
@@ -96,8 +104,7 @@ async fn remote_that_has_closed_its_half_still_reads(kind: Kind) {
 }
 
 async fn both_halves_work_side_by_side(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     // More than any buffer on the way holds, so that a side which does not read stops the other.
     let data = random(4 << 20);
     let (sent, back) = exchange(open(&*connection, ECHO).await, data.clone()).await;
@@ -106,8 +113,7 @@ async fn both_halves_work_side_by_side(kind: Kind) {
 }
 
 async fn reset_stream_leaves_the_connection_alone(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     let mut stream = open(&*connection, ECHO).await;
     within(stream.write_all(Bytes::from_static(b"x"))).await.unwrap();
     within(stream.read_chunk()).await.unwrap();
@@ -118,8 +124,7 @@ async fn reset_stream_leaves_the_connection_alone(kind: Kind) {
 }
 
 async fn dropped_stream_leaves_the_connection_alone(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     for _ in 0..20 {
         let mut stream = open(&*connection, ECHO).await;
         within(stream.write_all(Bytes::from_static(b"x"))).await.unwrap();
@@ -129,8 +134,7 @@ async fn dropped_stream_leaves_the_connection_alone(kind: Kind) {
 }
 
 async fn more_streams_at_once_than_the_server_allows(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     join_all((0..300u16).map(|number| {
         let connection = &connection;
         async move {
@@ -143,24 +147,29 @@ async fn more_streams_at_once_than_the_server_allows(kind: Kind) {
 }
 
 async fn many_streams_one_after_the_other(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     // More than a browser has data channels: those that are closed must make room.
-    let count = if kind == Kind::WebRtcDirect { 1500 } else { 300 };
+    let count = if matches!(kind, Kind::WebRtcDirect | Kind::WebRtc) { 1500 } else { 300 };
     for _ in 0..count {
         assert_echoes(&*connection).await;
     }
 }
 
 async fn protocol_that_nobody_handles_is_refused(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     let nobody = ProtocolName::from_static("/nobody/1.0.0");
     let mut stream = open(&*connection, nobody.clone()).await;
     assert!(matches!(within(stream.read_chunk()).await, Err(StreamError::ProtocolNotSupported)));
     let stream = within(connection.open_stream()).await.unwrap();
     let stream = within(negotiate_outbound(stream, &[nobody, ECHO])).await.unwrap();
     assert_eq!(stream.protocol(), &ECHO);
+}
+
+async fn server_is_the_peer_of_the_address(kind: Kind) {
+    let server = Server::shared().await;
+    let connection = connect(kind, server.address(kind)).await;
+    assert_eq!(Some(connection.remote_peer()), server.address(kind).peer_id());
+    assert_eq!(connection.remote_address(), &server.address(kind).without_peer_id());
 }
 
 async fn server_that_is_another_peer_is_refused(kind: Kind) {
@@ -198,8 +207,7 @@ async fn server_that_does_not_exist_is_unreachable(kind: Kind) {
 }
 
 async fn closed_connection_opens_no_streams(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     within(connection.close()).await;
     assert!(matches!(*within(connection.closed()).await, ConnectionError::ClosedLocally));
     assert!(within(connection.open_stream()).await.is_err());
@@ -207,8 +215,7 @@ async fn closed_connection_opens_no_streams(kind: Kind) {
 }
 
 async fn streams_fail_when_the_connection_closes(kind: Kind) {
-    let server = Server::shared().await;
-    let connection = connect(kind, server.address(kind)).await;
+    let connection = connected(kind).await;
     let mut stream = open(&*connection, ECHO).await;
     within(stream.write_all(Bytes::from_static(b"x"))).await.unwrap();
     within(stream.read_chunk()).await.unwrap();

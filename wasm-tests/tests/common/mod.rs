@@ -1,5 +1,7 @@
 //! Servers to dial, and nodes to dial them with.
 
+pub(crate) mod pages;
+
 use std::time::Duration;
 
 use js_sys::{Array, Reflect};
@@ -30,9 +32,12 @@ pub(crate) enum Kind {
     WebTransport,
     WebRtcDirect,
     WebSocket,
+    /// Between two pages; here they are one.
+    WebRtc,
 }
 
 impl Kind {
+    /// Those that dial servers.
     pub(crate) const ALL: [Self; 3] = [Self::WebTransport, Self::WebRtcDirect, Self::WebSocket];
 
     pub(crate) fn transport(self) -> Box<dyn Transport> {
@@ -41,6 +46,7 @@ impl Kind {
             Self::WebTransport => Box::new(WebTransportTransport::new(identity)),
             Self::WebRtcDirect => Box::new(WebRtcDirectTransport::new(identity)),
             Self::WebSocket => Box::new(WebSocketTransport::new(identity)),
+            Self::WebRtc => unreachable!("pages are dialed through a node"),
         }
     }
 }
@@ -82,7 +88,7 @@ impl Server {
             let speaks = protocols.any(|protocol| match kind {
                 Kind::WebTransport => matches!(protocol, Protocol::WebTransport),
                 Kind::WebRtcDirect => matches!(protocol, Protocol::WebRtcDirect),
-                Kind::WebSocket => matches!(protocol, Protocol::Ws),
+                Kind::WebSocket | Kind::WebRtc => matches!(protocol, Protocol::Ws),
             });
             reachable && speaks
         };
@@ -112,6 +118,14 @@ fn property(object: &JsValue, name: &str) -> JsValue {
 /// Dials, and fails the test if that fails.
 pub(crate) async fn connect(kind: Kind, address: Multiaddr) -> Box<dyn Connection> {
     within(kind.transport().dial(address)).await.unwrap()
+}
+
+/// A connection to somebody who answers [`ECHO`] and [`ECHO_DIGEST`].
+pub(crate) async fn connected(kind: Kind) -> Box<dyn Connection> {
+    match kind {
+        Kind::WebRtc => within(pages::connected()).await,
+        _ => connect(kind, Server::shared().await.address(kind)).await,
+    }
 }
 
 /// Opens a stream for a protocol that the server handles.

@@ -1,0 +1,92 @@
+//! Connections between two pages, which here are one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peerloom_core::{
+    Connection, Keypair, Multiaddr, NegotiatedStream, PublicKey, StreamError, StreamExt as _,
+    multihash::sha2_256,
+    multistream_select::negotiate_inbound,
+    runtime::{TaskSet, spawn},
+};
+use peerloom_wasm::transports::BrowserPeerConnections;
+use peerloom_webrtc_signaling::{
+    PeerConnection, PeerConnectionEvent, PeerConnectionFactory as _, SignalingRole,
+};
+
+use super::{ECHO, ECHO_DIGEST};
+
+/// The dialing end of a connection whose other end answers echoes until the connection is over.
+pub(crate) async fn connected() -> Box<dyn Connection> {
+    let (dialer, listener) = pair().await;
+    let serving = spawn(serve(listener));
+    // For as long as the page lives; it ends with the connection.
+    std::mem::forget(serving);
+    dialer
+}
+
+/// Both ends of a connection, by the dialer's and the listener's peer connections and nothing else.
+pub(crate) async fn pair() -> (Box<dyn Connection>, Box<dyn Connection>) {
+    let factory = BrowserPeerConnections::new(Vec::new());
+    let mut dialer = factory.create(SignalingRole::Offerer).unwrap();
+    let mut listener = factory.create(SignalingRole::Answerer).unwrap();
+    let offer = dialer.create_offer().await.unwrap();
+    let answer = listener.accept_offer(offer).await.unwrap();
+    dialer.accept_answer(answer).await.unwrap();
+    let (mut connected, mut others) = ([false; 2], [Vec::new(), Vec::new()]);
+    while connected != [true; 2] {
+        let (event, at) = {
+            let next = futures_util::future::select(dialer.next(), listener.next()).await;
+            match next {
+                futures_util::future::Either::Left((event, _)) => (event, 0),
+                futures_util::future::Either::Right((event, _)) => (event, 1),
+            }
+        };
+        match event {
+            PeerConnectionEvent::Candidate(candidate) => others[1 - at].push(candidate),
+            PeerConnectionEvent::GatheringDone => {}
+            PeerConnectionEvent::Connected => connected[at] = true,
+            PeerConnectionEvent::Failed(reason) => panic!("{reason}"),
+        }
+        let ends: [&mut dyn PeerConnection; 2] = [&mut *dialer, &mut *listener];
+        for (end, candidates) in ends.into_iter().zip(&mut others) {
+            for candidate in candidates.drain(..) {
+                end.add_candidate(candidate).await.unwrap();
+            }
+        }
+    }
+    let [to, from] = [(); 2].map(|()| Keypair::generate().public().clone());
+    (into_connection(dialer, to), into_connection(listener, from))
+}
+
+fn into_connection(end: Box<dyn PeerConnection>, remote: PublicKey) -> Box<dyn Connection> {
+    let address: Multiaddr = "/webrtc".parse().unwrap();
+    end.into_connection(remote, address)
+}
+
+async fn serve(connection: Box<dyn Connection>) {
+    let tasks = Arc::new(TaskSet::default());
+    while let Ok(stream) = connection.accept_stream().await {
+        tasks.spawn(async {
+            let supports = |name: &str| [ECHO, ECHO_DIGEST].into_iter().find(|known| known.as_str() == name);
+            if let Ok(stream) = negotiate_inbound(stream, supports).await {
+                let _ = echo(stream).await;
+            }
+        });
+    }
+}
+
+/// Sends everything back and, if that is the protocol, its SHA-256.
+pub(crate) async fn echo(mut stream: NegotiatedStream) -> Result<(), StreamError> {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.read_chunk().await? {
+        if stream.protocol() == &ECHO_DIGEST {
+            all.extend_from_slice(&chunk);
+        }
+        stream.write_all(chunk).await?;
+    }
+    if stream.protocol() == &ECHO_DIGEST {
+        stream.write_all(Bytes::copy_from_slice(&sha2_256(&all))).await?;
+    }
+    stream.close_write().await
+}
