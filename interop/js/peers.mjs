@@ -33,8 +33,9 @@ const PATHS = {
 
 const RELAY_CONFIG = `
 [relay]
-max_circuit_bytes = ${CIRCUIT_LIMITS.bytes}
-max_circuit_seconds = ${CIRCUIT_LIMITS.seconds}
+enabled = true
+circuit_bytes = ${CIRCUIT_LIMITS.bytes}
+circuit_seconds = ${CIRCUIT_LIMITS.seconds}
 `
 
 /**

@@ -13,14 +13,16 @@ use crate::background;
 use crate::bench::row::Row;
 use crate::tools::announce;
 
+mod b2b;
 mod browser;
 mod raw_websocket;
 mod row;
+mod samples;
 mod statistics;
 
 type Bench = fn(&Shell) -> Result<Vec<Row>>;
 
-const BENCHES: [(&str, Bench); 1] = [("browser", browser::run)];
+const BENCHES: [(&str, Bench); 2] = [("browser", browser::run), ("b2b", b2b::run)];
 
 /// Runs the bench called `name`, prints its table, and writes its rows to `file` if one is given.
 pub(crate) fn run(shell: &Shell, name: &str, file: Option<&Path>) -> Result<()> {

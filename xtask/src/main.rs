@@ -49,7 +49,7 @@ enum Command {
     Check,
     /// Measure ours beside others, and print a table
     Bench {
-        /// What to measure: browser
+        /// What to measure: browser, b2b
         name: String,
         /// Write the rows to this file too
         #[arg(long, value_name = "FILE")]

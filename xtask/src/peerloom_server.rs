@@ -55,10 +55,21 @@ impl PeerloomServer {
         Ok(Self { _temporary: Some(temporary), ..server })
     }
 
+    /// Starts `binary` as a relay with an identity that is forgotten with it, and waits until it listens.
+    pub(crate) fn start_relay(binary: &Path) -> Result<Self> {
+        let temporary = Shell::new()?.create_temp_dir()?;
+        let server = Self::start_with(binary, temporary.path(), &["--relay"])?;
+        Ok(Self { _temporary: Some(temporary), ..server })
+    }
+
     /// Starts `binary` with what is kept in `data`, and waits until it listens.
     pub(crate) fn start_in(binary: &Path, data: &Path) -> Result<Self> {
+        Self::start_with(binary, data, &[])
+    }
+
+    fn start_with(binary: &Path, data: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
-        command.arg("run").arg("--data-dir").arg(data).args(["--status", "127.0.0.1:0"]);
+        command.arg("run").arg("--data-dir").arg(data).args(["--status", "127.0.0.1:0"]).args(arguments);
         for address in LISTEN {
             command.args(["--listen", address]);
         }
@@ -86,6 +97,13 @@ impl PeerloomServer {
         }
         let (Some(peer), Some(status)) = (peer, status) else { bail!("{command:?} did not say who it is") };
         Ok(Self { process, peer, status, addresses, _temporary: None })
+    }
+
+    /// The first address of this machine that `fits`.
+    pub(crate) fn loopback_address(&self, fits: impl Fn(&str) -> bool) -> Result<&str> {
+        let mut all = self.addresses.iter().map(String::as_str);
+        all.find(|address| address.starts_with("/ip4/127.0.0.1/") && fits(address))
+            .context("the server does not listen there")
     }
 
     /// What a page has to know: `{ peer, status, addresses }`.

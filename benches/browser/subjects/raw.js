@@ -3,7 +3,7 @@
 // WebTransport and WebRTC: streams opened by hand on a session that ours has just dialed, so that the server is the same
 // and has authenticated us; the protocol is named by hand, the framing of WebRTC is made once for all chunks. WebSocket: a
 // bare socket to a bare server, without encryption and muxer.
-import { webStream } from './ours.js'
+import { webStream } from '../web_stream.js'
 
 /** Bytes that a socket or a channel may hold unsent before `write` waits. */
 const SEND_BUFFER = 4 * 1024 * 1024

@@ -8,39 +8,31 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use peerloom_core::{
-    Keypair, Multiaddr, ProtocolName, Stream as _, StreamError, StreamExt as _,
-    multistream_select::NegotiatedStream, runtime::timeout,
+    Multiaddr, ProtocolName, Stream as _, StreamError, StreamExt as _, multistream_select::NegotiatedStream,
+    runtime::timeout,
 };
-use peerloom_node::{ConnectionInfo, Events, Node, NodeEvent, ping};
-use peerloom_quic::{WebTransportConfig, WebTransportTransport};
-use peerloom_tcp::TcpTransport;
-use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
-use peerloom_websocket::WebSocketTransport;
+use peerloom_node::{ConnectionInfo, Events, Node, NodeEvent, OpenStreamError, ping};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, split};
 
-const ECHO: &str = "/echo/1.0.0";
-/// Reads something, then resets the stream.
-const RESET: &str = "/peerloom-interop/reset/1.0.0";
+use crate::{
+    ECHO, RESET,
+    node::{self, Path},
+};
 
-const CHECKS: [&str; 7] = ["identify", "ping", "echo", "half-close", "reset", "remote reset", "still alive"];
+const CHECKS: [&str; 8] =
+    ["identify", "ping", "echo", "half-close", "reset", "remote reset", "still alive", "over limit"];
 const CHECK: Duration = Duration::from_secs(20);
-const ECHO_BYTES: usize = 1024 * 1024;
-const HALF_CLOSE_BYTES: usize = 64 * 1024;
+/// More than any relay counts as within its limit.
+const OVER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<()> {
-    let keypair = Keypair::generate();
-    let node = Node::builder(keypair.clone())
-        .transport(TcpTransport::new(keypair.clone()))
-        .transport(WebSocketTransport::new(keypair.clone()))
-        .transport(WebTransportTransport::new(keypair.clone(), WebTransportConfig::default()))
-        .transport(WebRtcDirectTransport::new(keypair, WebRtcDirectConfig::default())?)
-        .build();
+    let node = node::start(Path::of(&address))?;
     let mut events = node.events();
     let mut checks = Map::new();
     match within_deadline(async { Ok(node.dial(address).await?) }).await {
         Ok(connection) => {
-            checks.insert("connect".to_owned(), json!({ "remote": connection.peer.to_string() }));
+            checks.insert("connect".to_owned(), connected(&connection));
             examine(&node, &connection, &mut events, without, &mut checks).await;
         }
         Err(error) => _ = checks.insert("connect".to_owned(), json!({ "error": format!("{error:#}") })),
@@ -52,6 +44,14 @@ pub(crate) async fn run(address: Multiaddr, without: &[&str]) -> Result<()> {
     Ok(())
 }
 
+fn connected(connection: &ConnectionInfo) -> Value {
+    let limits = connection.circuit.as_ref().filter(|circuit| circuit.is_limited());
+    let limits = limits.map(|circuit| {
+        json!({ "bytes": circuit.bytes_left(), "seconds": circuit.time_left().map(|left| left.as_secs()) })
+    });
+    json!({ "remote": connection.peer.to_string(), "direct": connection.is_direct(), "limits": limits })
+}
+
 async fn examine(
     node: &Node,
     connection: &ConnectionInfo,
@@ -59,7 +59,9 @@ async fn examine(
     without: &[&str],
     checks: &mut Map<String, Value>,
 ) {
-    for name in CHECKS.into_iter().filter(|name| !without.contains(name)) {
+    // The last of them ends a connection that has a limit, and no other.
+    let possible = |name: &&str| *name != "over limit" || connection.is_limited();
+    for name in CHECKS.into_iter().filter(|name| !without.contains(name)).filter(possible) {
         let check = async {
             match name {
                 "identify" => identify(node, connection, events).await,
@@ -67,6 +69,7 @@ async fn examine(
                 "half-close" => half_close(node, connection).await,
                 "reset" => reset(node, connection).await,
                 "remote reset" => remote_reset(node, connection).await,
+                "over limit" => over_limit(node, connection, events).await,
                 _ => ping(node, connection).await,
             }
         };
@@ -103,7 +106,8 @@ async fn ping(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
 
 async fn echo(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
     let (mut reader, mut writer) = split(open(node, connection, ECHO).await?.into_io());
-    let sent = pattern(ECHO_BYTES);
+    // With the handshakes and what comes back, within the limit of relays that count both directions together.
+    let sent = pattern(if connection.is_limited() { 128 * 1024 } else { 1024 * 1024 });
     let mut received = vec![0; sent.len()];
     let writing = async {
         writer.write_all(&sent).await?;
@@ -116,7 +120,7 @@ async fn echo(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
 
 async fn half_close(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
     let mut stream = open(node, connection, ECHO).await?.into_io();
-    let sent = pattern(HALF_CLOSE_BYTES);
+    let sent = pattern(if connection.is_limited() { 32 * 1024 } else { 64 * 1024 });
     stream.write_all(&sent).await?;
     stream.shutdown().await?;
     let mut received = vec![0; sent.len()];
@@ -133,7 +137,11 @@ async fn reset(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
 }
 
 async fn remote_reset(node: &Node, connection: &ConnectionInfo) -> Result<Value> {
-    let mut stream = open(node, connection, RESET).await?;
+    let opened = node.open_stream(connection, &[ProtocolName::from_static(RESET)]).await;
+    if matches!(opened, Err(OpenStreamError::Limited { .. })) {
+        return Ok(json!({ "end": "limited" }));
+    }
+    let mut stream = opened?;
     let exchange = async {
         stream.write_all(Bytes::from(pattern(1))).await?;
         // The reset may come as early as here.
@@ -151,8 +159,30 @@ async fn remote_reset(node: &Node, connection: &ConnectionInfo) -> Result<Value>
     Ok(json!({ "end": end }))
 }
 
+/// Sends until the relay has had enough, and tells how that shows.
+async fn over_limit(node: &Node, connection: &ConnectionInfo, events: &mut Events) -> Result<Value> {
+    let (mut reader, mut writer) = split(open(node, connection, ECHO).await?.into_io());
+    let sent = pattern(OVER_LIMIT_BYTES);
+    let mut received = vec![0; sent.len()];
+    let writing = async {
+        writer.write_all(&sent).await?;
+        writer.flush().await
+    };
+    if tokio::try_join!(writing, reader.read_exact(&mut received)).is_ok() {
+        return Ok(json!({ "ended": null }));
+    }
+    loop {
+        match events.next().await.context("the node has ended")? {
+            NodeEvent::ConnectionClosed { connection: closed, reason, .. } if closed.id == connection.id => {
+                return Ok(json!({ "ended": reason.to_string() }));
+            }
+            _ => {}
+        }
+    }
+}
+
 async fn open(node: &Node, connection: &ConnectionInfo, protocol: &'static str) -> Result<NegotiatedStream> {
-    Ok(node.open_stream(connection, &[ProtocolName::from_static(protocol)]).await?)
+    Ok(node.open_stream_on_limited(connection, &[ProtocolName::from_static(protocol)]).await?)
 }
 
 /// `closed`, `reset`, or how many bytes came instead.

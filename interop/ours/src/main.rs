@@ -1,10 +1,18 @@
-//! Our dialer as a peer program of the matrix; ../README.md has its contract.
+//! Our dialer, and our listener behind a relay, as a peer program of the matrix; ../README.md has its contract.
 //!
-//! usage: peerloom-interop dial ADDR [CHECK…]
+//! usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…]
 
 use anyhow::{Result, bail};
 
 mod dial;
+mod node;
+mod reserve;
+
+use node::Path;
+
+const ECHO: &str = "/echo/1.0.0";
+/// Reads something, then resets the stream.
+const RESET: &str = "/peerloom-interop/reset/1.0.0";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -15,6 +23,8 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
-        _ => bail!("usage: peerloom-interop dial ADDR [CHECK…]"),
+        ["reserve", relay, "relayed"] => reserve::run(relay.parse()?, Path::Relayed).await,
+        ["reserve", relay, "webrtc"] => reserve::run(relay.parse()?, Path::WebRtc).await,
+        _ => bail!("usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…]"),
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Row {
     pub(crate) aim: Option<Aim>,
 }
 
-/// Where we want the ratio of ours to something to be.
+/// Where we want ours to be, or its ratio to something.
 #[derive(Clone, Copy)]
 pub(crate) struct Aim {
     pub(crate) against: Against,
@@ -27,6 +27,8 @@ pub(crate) struct Aim {
 pub(crate) enum Against {
     Peer,
     Limit,
+    /// Nothing: the bound is one of the quantity itself.
+    Nothing,
 }
 
 #[derive(Clone, Copy)]
@@ -37,22 +39,26 @@ pub(crate) enum Bound {
 
 impl std::fmt::Display for Aim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let of = if self.against == Against::Peer { "peer" } else { "limit" };
+        let of = match self.against {
+            Against::Peer => " x peer",
+            Against::Limit => " x limit",
+            Against::Nothing => "",
+        };
         match self.bound {
-            Bound::AtLeast(ratio) => write!(f, ">= {ratio} x {of}"),
-            Bound::AtMost(ratio) => write!(f, "<= {ratio} x {of}"),
+            Bound::AtLeast(value) => write!(f, ">= {value}{of}"),
+            Bound::AtMost(value) => write!(f, "<= {value}{of}"),
         }
     }
 }
 
 impl Row {
-    /// Ours divided by what the aim compares it with; without an aim, by the peer's or else by the limit.
+    /// Ours divided by what the aim compares it with; if it does with nothing, by the peer's or else by the limit.
     pub(crate) fn ratio(&self) -> Option<f64> {
         let peer = self.peer.as_ref().map(|(_, peer)| *peer);
         let other = match self.aim.map(|aim| aim.against) {
             Some(Against::Peer) => peer,
             Some(Against::Limit) => self.limit,
-            None => peer.or(self.limit),
+            Some(Against::Nothing) | None => peer.or(self.limit),
         };
         other.map(|other| self.ours.median / other.median).filter(|ratio| ratio.is_finite())
     }
@@ -154,6 +160,13 @@ mod tests {
         assert_eq!(row(at_least(Against::Limit)).ratio(), Some(0.75));
         assert_eq!(row(at_least(Against::Peer)).ratio(), Some(2.0));
         assert_eq!(row(None).ratio(), Some(2.0));
+    }
+
+    #[test]
+    fn an_aim_may_compare_with_nothing() {
+        let row = row(Some(Aim { against: Against::Nothing, bound: Bound::AtMost(200.0) }));
+        assert_eq!(row.ratio(), Some(2.0));
+        assert_eq!(row.json().get("aim"), Some(&json!("<= 200")));
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! What pages measure, and the rows that come of it.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::row::{Against, Aim, Bound, Row};
+use super::statistics::Summary;
+
+/// One value that a page reported.
+pub(super) struct Sample {
+    pub(super) name: String,
+    pub(super) unit: String,
+    /// `ours`, `limit`, or the name of the peer that was measured.
+    pub(super) subject: String,
+    pub(super) value: f64,
+}
+
+/// Runs a command that prints samples as lines of JSON.
+pub(super) fn printed_by(command: &mut Command) -> Result<Vec<Sample>> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the page failed: {}", output.status);
+    String::from_utf8(output.stdout)?.lines().map(sample).collect()
+}
+
+/// One line that was printed.
+fn sample(line: &str) -> Result<Sample> {
+    let value: Value = serde_json::from_str(line).with_context(|| format!("the page reported {line}"))?;
+    let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let number = value.get("value").and_then(Value::as_f64);
+    match (text("name"), text("unit"), text("subject"), number) {
+        (Some(name), Some(unit), Some(subject), Some(value)) => Ok(Sample { name, unit, subject, value }),
+        _ => bail!("the page reported {line}"),
+    }
+}
+
+/// Groups samples by name, in the order of appearance; a row for each aim that fits, or one without.
+pub(super) fn rows(samples: &[Sample], aims: &[(&str, Against, Bound)]) -> Result<Vec<Row>> {
+    let mut names: Vec<&str> = Vec::new();
+    for sample in samples {
+        if !names.contains(&sample.name.as_str()) {
+            names.push(&sample.name);
+        }
+    }
+    let mut rows = Vec::new();
+    for name in names {
+        let of: Vec<&Sample> = samples.iter().filter(|sample| sample.name == name).collect();
+        let summary = |subject: &str| {
+            let values = of.iter().filter(|sample| sample.subject == subject).map(|sample| sample.value);
+            Summary::of(&values.collect::<Vec<_>>())
+        };
+        let peer = of
+            .iter()
+            .map(|sample| &sample.subject)
+            .find(|subject| !["ours", "limit"].contains(&subject.as_str()));
+        let peer = peer.and_then(|peer| Some((peer.clone(), summary(peer)?)));
+        let ours = summary("ours").with_context(|| format!("{name} was not measured of ours"))?;
+        let unit = of.first().map(|sample| sample.unit.clone()).unwrap_or_default();
+
+        let fitting = aims.iter().filter(|(prefix, _, _)| name.starts_with(prefix));
+        let mut aims: Vec<Option<Aim>> =
+            fitting.map(|(_, against, bound)| Some(Aim { against: *against, bound: *bound })).collect();
+        if aims.is_empty() {
+            aims.push(None);
+        }
+        for aim in aims {
+            let (name, unit, peer, limit) = (name.to_owned(), unit.clone(), peer.clone(), summary("limit"));
+            rows.push(Row { name, unit, ours, peer, limit, aim });
+        }
+    }
+    ensure!(!rows.is_empty(), "the page reported nothing");
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_become_a_row_per_aim() {
+        let lines = [
+            r#"{"name":"webtransport throughput down","unit":"MiB/s","subject":"ours","value":100}"#,
+            r#"{"name":"webtransport throughput down","unit":"MiB/s","subject":"ours","value":120}"#,
+            r#"{"name":"webtransport throughput down","unit":"MiB/s","subject":"js-libp2p","value":55}"#,
+            r#"{"name":"webtransport throughput down","unit":"MiB/s","subject":"limit","value":220}"#,
+            r#"{"name":"start","unit":"ms","subject":"ours","value":30}"#,
+        ];
+        let samples: Vec<Sample> = lines.iter().map(|line| sample(line).unwrap()).collect();
+        let aims = [
+            ("webtransport throughput", Against::Limit, Bound::AtLeast(0.7)),
+            ("webtransport throughput", Against::Peer, Bound::AtLeast(2.0)),
+        ];
+        let rows = rows(&samples, &aims).unwrap();
+        let ratios: Vec<Option<f64>> = rows.iter().map(Row::ratio).collect();
+        assert_eq!(ratios, [Some(0.5), Some(2.0), None]);
+    }
+
+    #[test]
+    fn a_report_that_lacks_a_field_is_refused() {
+        assert!(sample(r#"{"name":"start","unit":"ms","value":30}"#).is_err());
+        assert!(sample("nothing").is_err());
+    }
+}
