@@ -73,11 +73,11 @@ impl Ice {
     }
 
     /// Whether the remote has not answered for so long that nothing more may be sent to it (RFC 7675).
-    pub(crate) fn has_lost_consent(&self, now: Instant) -> bool {
+    pub(crate) fn has_lost_consent(&self) -> bool {
         match self {
             // The connection's own deadline is not much longer, and an agent that is lite asks for none.
             Self::Direct(_) => false,
-            Self::Full(agent) => agent.has_lost_consent(now),
+            Self::Full(agent) => agent.has_lost_consent(),
         }
     }
 

@@ -184,7 +184,7 @@ impl PeerConnection {
             return self.end(now, end);
         }
         self.ice.handle_timeout(now);
-        if self.ice.has_lost_consent(now) {
+        if self.ice.has_lost_consent() {
             return self.end(now, End::Silent);
         }
         self.advance_ice(now);

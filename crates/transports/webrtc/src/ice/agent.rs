@@ -81,6 +81,7 @@ pub(crate) struct Agent {
     remote_choice: Option<usize>,
     next_consent: Option<Instant>,
     consent_until: Option<Instant>,
+    lost_consent: bool,
     transmits: VecDeque<(Path, Vec<u8>)>,
 }
 
@@ -123,6 +124,7 @@ impl Agent {
             remote_choice: None,
             next_consent: None,
             consent_until: None,
+            lost_consent: false,
             transmits: VecDeque::new(),
         };
         if !addresses.expects_servers {
@@ -212,8 +214,9 @@ impl Agent {
             || self.early.iter().any(|early| early.path.remote == from)
     }
 
-    pub(crate) fn has_lost_consent(&self, now: Instant) -> bool {
-        self.consent_until.is_some_and(|until| until <= now)
+    /// Whether the remote has not answered for so long that nothing more is sent to it.
+    pub(crate) fn has_lost_consent(&self) -> bool {
+        self.lost_consent
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<(Path, Vec<u8>)> {
@@ -221,6 +224,9 @@ impl Agent {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.lost_consent {
+            return None;
+        }
         let repetition = self.pairs.iter().filter_map(Pair::due).min();
         let send = if self.next_first_check().is_some() { Some(self.next_send) } else { repetition };
         let send = send.map(|due| due.max(self.next_send));
@@ -230,6 +236,10 @@ impl Agent {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.lost_consent |= self.consent_until.is_some_and(|until| until <= now);
+        if self.lost_consent {
+            return;
+        }
         let transmits = &mut self.transmits;
         self.gathering.handle_timeout(now, |path, query| transmits.push_back((path, query)));
         self.check_gathering_done();
