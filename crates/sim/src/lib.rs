@@ -19,14 +19,13 @@
 mod link;
 mod transport;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use peerloom_core::Keypair;
+use peerloom_core::{Keypair, runtime::sleep};
 use tokio::sync::mpsc;
 
-use crate::link::Pipe;
-pub use crate::transport::MemoryTransport;
+pub use crate::{link::Pipe, transport::MemoryTransport};
 
 /// A network whose hosts reach each other with the same latency. A handle; clones are the same network.
 #[derive(Debug, Clone)]
@@ -86,7 +85,21 @@ impl Network {
         state.next
     }
 
-    fn pipes(&self) -> (Pipe, Pipe) {
+    /// A new link to the host that listens on `number`.
+    async fn connect(&self, number: u64) -> io::Result<Pipe> {
+        // As TCP does: there and back before the first byte.
+        sleep(self.0.latency * 2).await;
+        let listener = self.0.state.lock().listeners.get(&number).cloned();
+        let (ours, theirs) = self.pipes();
+        let dialed = Dialed { pipe: theirs, from: self.assign() };
+        match listener {
+            Some(listener) if listener.send(dialed).await.is_ok() => Ok(ours),
+            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there")),
+        }
+    }
+
+    /// The two ends of a link of its own, for a test that plays a host by hand.
+    pub fn pipes(&self) -> (Pipe, Pipe) {
         link::pipes(self.0.latency, self.0.state.lock().cable.clone())
     }
 }

@@ -46,7 +46,8 @@ pub(crate) fn pipes(latency: Duration, cable: Arc<Cable>) -> (Pipe, Pipe) {
     (end(&back, &there), end(&there, &back))
 }
 
-pub(crate) struct Pipe {
+/// One end of a link. What is written to it arrives at the other end a latency later.
+pub struct Pipe {
     reading: Arc<Mutex<Direction>>,
     writing: Arc<Mutex<Direction>>,
     /// Of the chunk that is read next.

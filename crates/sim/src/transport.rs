@@ -1,9 +1,8 @@
 use peerloom_core::{
     Connection, DialError, Incoming, Keypair, ListenError, Listener, ListenerEvent, Multiaddr, Protocol,
-    Transport,
-    runtime::{BoxFuture, sleep},
+    Transport, runtime::BoxFuture,
 };
-use peerloom_upgrade::{upgrade_inbound, upgrade_outbound};
+use peerloom_upgrade::{Upgrader, pnet::PreSharedKey};
 use tokio::sync::mpsc;
 
 use crate::{Dialed, Network};
@@ -15,12 +14,18 @@ const BACKLOG: usize = 128;
 #[derive(Debug, Clone)]
 pub struct MemoryTransport {
     network: Network,
-    keypair: Keypair,
+    upgrader: Upgrader,
 }
 
 impl MemoryTransport {
     pub(crate) fn new(network: Network, keypair: Keypair) -> Self {
-        Self { network, keypair }
+        Self { network, upgrader: Upgrader::new(keypair) }
+    }
+
+    /// Talks only to hosts that have the same key.
+    pub fn with_private_network(mut self, key: PreSharedKey) -> Self {
+        self.upgrader = self.upgrader.with_private_network(key);
+        self
     }
 }
 
@@ -34,33 +39,17 @@ impl Transport for MemoryTransport {
     }
 
     fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>> {
-        let Self { network, keypair } = self.clone();
+        let Self { network, upgrader } = self.clone();
         Box::pin(async move {
             let Some(number) = number(&address) else {
                 return Err(DialError::UnsupportedAddress { address, reason: "not /memory/<number>" });
             };
-            // As TCP does: there and back before the first byte.
-            sleep(network.0.latency * 2).await;
-            let listener = network.0.state.lock().listeners.get(&number).cloned();
-            let (ours, theirs) = network.pipes();
-            let accepted = match listener {
-                Some(listener) => {
-                    listener.send(Dialed { pipe: theirs, from: network.assign() }).await.is_ok()
-                }
-                None => false,
-            };
-            if !accepted {
-                return Err(DialError::Unreachable { address, reason: "nobody listens there".to_owned() });
-            }
-            match upgrade_outbound(ours, &keypair, address.clone()).await {
-                Ok(connection) => Ok(connection),
-                Err(source) => Err(DialError::Handshake { address, source }),
-            }
+            upgrader.dial(address, || network.connect(number)).await
         })
     }
 
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
-        let Self { network, keypair } = self.clone();
+        let Self { network, upgrader } = self.clone();
         Box::pin(async move {
             let number = match number(&address) {
                 None => {
@@ -76,23 +65,24 @@ impl Transport for MemoryTransport {
             }
             state.listeners.insert(number, sender);
             drop(state);
-            Ok(Box::new(MemoryListener { network, keypair, number, dialed }) as Box<dyn Listener>)
+            Ok(Box::new(MemoryListener { network, upgrader, number, dialed }) as Box<dyn Listener>)
         })
     }
 }
 
+/// The number in `/memory/<number>`, which may name its security protocol.
 fn number(address: &Multiaddr) -> Option<u64> {
     let address = address.without_peer_id();
     let mut protocols = address.protocols();
-    match (protocols.next()?, protocols.next()) {
-        (Protocol::Memory(number), None) => Some(number),
+    match (protocols.next()?, protocols.next(), protocols.next()) {
+        (Protocol::Memory(number), None | Some(Protocol::Noise | Protocol::Tls), None) => Some(number),
         _ => None,
     }
 }
 
 struct MemoryListener {
     network: Network,
-    keypair: Keypair,
+    upgrader: Upgrader,
     number: u64,
     dialed: mpsc::Receiver<Dialed>,
 }
@@ -109,8 +99,8 @@ impl Listener for MemoryListener {
                 return std::future::pending().await;
             };
             let remote_address = Multiaddr::from_protocols([Protocol::Memory(from)]);
-            let (keypair, address) = (self.keypair.clone(), remote_address.clone());
-            let handshake = Box::pin(async move { upgrade_inbound(pipe, &keypair, address).await });
+            let (upgrader, address) = (self.upgrader.clone(), remote_address.clone());
+            let handshake = Box::pin(async move { upgrader.accept(pipe, address).await });
             Ok(ListenerEvent::Incoming(Incoming { remote_address, handshake }))
         })
     }

@@ -1,4 +1,4 @@
-//! The one task of a connection: it runs Noise and Yamux, fused, over any pipe.
+//! The one task of a connection: it runs Noise and Yamux, fused, over any pipe; or Yamux alone, over TLS.
 //!
 //! Yamux frames are written straight into the outgoing Noise frame, which is sealed in place; many frames leave in one
 //! write. What is read is opened once, and its streams get slices of the plaintext. Idle, there are no buffers.
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use peerloom_core::{
     ConnectionError,
     runtime::{BoxFuture, Instant, sleep_until, timeout},
@@ -20,7 +20,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 
 use crate::{
     connection::Shared,
-    noise::{CipherState, MAX_PLAINTEXT, NoiseError, frame_length, seal_frame},
+    noise::{MAX_PLAINTEXT, NoiseError},
+    protection::Protection,
     upgrade::{Muxer, Pipe},
     yamux::{GoAwayCode, Header, Session, Violation, limits::CLOSE_TIMEOUT},
 };
@@ -40,8 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Driver {
     io: Box<dyn Pipe>,
     shared: Arc<Shared>,
-    sealing: CipherState,
-    opening: CipherState,
+    protection: Protection,
     /// Read but not opened.
     input: BytesMut,
     read_size: usize,
@@ -83,21 +83,19 @@ impl From<NoiseError> for End {
 }
 
 impl Driver {
-    /// `sealed` was read beyond the handshake.
+    /// `unread` was read beyond the handshake.
     pub(crate) fn new(
         io: Box<dyn Pipe>,
-        sealing: CipherState,
-        opening: CipherState,
+        protection: Protection,
         shared: Arc<Shared>,
-        sealed: &[u8],
+        unread: BytesMut,
         muxer: Muxer,
     ) -> Self {
         Self {
             io,
             shared,
-            sealing,
-            opening,
-            input: BytesMut::from(sealed),
+            protection,
+            input: unread,
             read_size: SMALLEST_READ,
             muxer: Some(muxer),
             output: Vec::new(),
@@ -147,9 +145,7 @@ impl Driver {
         match self.muxer.take() {
             Some(Muxer::Proposed(mut dialer)) => {
                 let proposal = dialer.take_outgoing();
-                seal_frame(&mut self.sealing, &mut self.output, |output| {
-                    output.extend_from_slice(&proposal)
-                })?;
+                self.protection.seal(&mut self.output, |output| output.extend_from_slice(&proposal))?;
                 self.muxer = Some(Muxer::Proposed(dialer));
             }
             Some(Muxer::Agreed(unread)) => self.deliver(unread)?,
@@ -219,7 +215,7 @@ impl Driver {
         let now = Instant::now();
         while self.output.len() < GATHER {
             let (shared, wakers) = (&self.shared, &mut self.wakers);
-            let more = seal_frame(&mut self.sealing, &mut self.output, |output| {
+            let more = self.protection.seal(&mut self.output, |output| {
                 shared.drive(wakers, |session| session.transmit(output, MAX_PLAINTEXT, now));
             })?;
             if !more {
@@ -231,7 +227,7 @@ impl Driver {
 
     /// Reads what there is to read, once. True if there may be more.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let missing = frame_length(&self.input).unwrap_or(0).saturating_sub(self.input.len());
+        let missing = self.protection.missing(&self.input);
         self.input.reserve(self.read_size.max(missing));
         let room = self.input.capacity().saturating_sub(self.input.len());
         match pin!(self.io.read_buf(&mut self.input)).poll(cx) {
@@ -256,14 +252,10 @@ impl Driver {
         }
     }
 
-    /// Opens every frame that is whole.
+    /// Opens every message that is whole.
     fn open_input(&mut self) -> Result<(), End> {
-        while let Some(length) = frame_length(&self.input)
-            && let Some(frame) = self.input.get(2..length)
-        {
-            let plaintext = self.opening.open(b"", frame)?;
-            self.input.advance(length);
-            self.deliver(plaintext.into())?;
+        while let Some(plaintext) = self.protection.open(&mut self.input)? {
+            self.deliver(plaintext)?;
         }
         Ok(())
     }
@@ -350,8 +342,7 @@ impl Drop for Driver {
             return;
         }
         let farewell = Header::GoAway(GoAwayCode::Normal).encode();
-        let sealed =
-            seal_frame(&mut self.sealing, &mut self.output, |output| output.extend_from_slice(&farewell));
+        let sealed = self.protection.seal(&mut self.output, |output| output.extend_from_slice(&farewell));
         if let (Ok(_), Some(rest)) = (sealed, self.output.get(self.written..)) {
             let _ = Pin::new(&mut self.io).poll_write(&mut Context::from_waker(Waker::noop()), rest);
         }

@@ -1,15 +1,22 @@
 //! From a raw byte pipe to an authenticated, encrypted, multiplexed connection: Noise and Yamux, as state machines that
-//! do no I/O, and the one driver that runs them fused over any pipe.
+//! do no I/O, and the one driver that runs them fused over any pipe; natively also TLS 1.3, and private networks.
 
 mod connection;
 mod driver;
 pub mod noise;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod pnet;
+mod protection;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod tls;
 mod upgrade;
+#[cfg(not(target_arch = "wasm32"))]
+mod upgrader;
 pub mod yamux;
 
 pub use upgrade::{upgrade_inbound, upgrade_outbound};
+#[cfg(not(target_arch = "wasm32"))]
+pub use upgrader::Upgrader;
 
 /// Which side of a handshake or of a connection we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

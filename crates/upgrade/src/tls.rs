@@ -5,11 +5,13 @@
 
 mod certificate;
 mod config;
+mod handshake;
 mod own_certificate;
 mod verifier;
 
 pub use certificate::{CertificateError, PeerCertificate};
 pub use config::{KeyExchange, TlsIdentity, cryptography};
+pub(crate) use handshake::{MUXER_ALPN, accept, connect};
 pub use own_certificate::TlsIdentityError;
 pub use verifier::{PeerVerifier, refusal, remote_public_key};
 
