@@ -13,6 +13,11 @@ export interface PeerloomOptions {
   identity?: IdentityOption
   /** What to call itself to other peers. */
   agentVersion?: string
+  /**
+   * STUN servers (`stun:stun.example.org:3478`) that tell pages behind a NAT what they look like from outside, so that two of
+   * them can connect directly. None by default: such a server learns who asks, and which one to trust is yours to say.
+   */
+  iceServers?: readonly string[]
   /** Where the Wasm core is, if your server or bundler has it elsewhere than beside the JavaScript. */
   wasm?: WasmSource | Promise<WasmSource>
   signal?: AbortSignal
@@ -63,13 +68,16 @@ export class Peerloom extends EventTargetBase {
       loadCore(options.wasm),
     ])
     const [{ seed, kept }] = await orAborted(starting, options.signal)
-    return new Peerloom(seed, kept, options.agentVersion)
+    return new Peerloom(seed, kept, options)
   }
 
-  private constructor(seed: Uint8Array, kept: boolean, agentVersion: string | undefined) {
+  private constructor(seed: Uint8Array, kept: boolean, options: PeerloomOptions) {
     super()
     this.identityKept = kept
-    this.#core = callNow(() => new WasmNode(seed, agentVersion, (event: CoreEvent) => this.#onEvent(event)))
+    const onEvent = (event: CoreEvent) => this.#onEvent(event)
+    this.#core = callNow(
+      () => new WasmNode(seed, options.agentVersion, [...(options.iceServers ?? [])], onEvent),
+    )
     this.#peerId = this.#core.peerId
     this.#forgetBugListener = onBug((error) => this.#emit('error', error))
     // Says goodbye when the page goes for good: Firefox does not for a page with WebTransport. Workers have no such event.

@@ -210,7 +210,8 @@ impl Shared {
     fn routes(&self, peer: PeerId, known: &VecDeque<Multiaddr>) -> Vec<Multiaddr> {
         let transports = self.transports.read().clone();
         let routes = transports.iter().flat_map(|transport| transport.routes(peer));
-        let routes = routes.map(|route| route.without_peer_id());
+        let dialable = |route: &Multiaddr| self.transport(|transport| transport.can_dial(route)).is_some();
+        let routes = routes.filter(dialable).map(|route| route.without_peer_id());
         routes.filter(|route| !known.contains(route)).take(self.limits.addresses_per_dial).collect()
     }
 

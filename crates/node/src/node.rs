@@ -152,8 +152,14 @@ impl Node {
     }
 
     /// Listens on `address`, and returns the addresses at which this node can be reached through it, with `/p2p/…`.
-    pub async fn listen(&self, address: Multiaddr) -> Result<Vec<Multiaddr>, ListenError> {
-        self.shared().listen(address).await
+    ///
+    /// The future does not keep the node alive.
+    pub fn listen(
+        &self,
+        address: Multiaddr,
+    ) -> impl Future<Output = Result<Vec<Multiaddr>, ListenError>> + MaybeSend + use<> {
+        let shared = self.shared().clone();
+        async move { shared.listen(address).await }
     }
 
     /// The addresses at which this node can be reached, over all listeners, with `/p2p/…`.

@@ -9,6 +9,8 @@ use peerloom_node::{
     ConnectionId, ConnectionInfo, Direction, IncomingStream, Node, NodeEvent, OpenedStream, StreamTarget,
     identify::IdentifyConfig, ping::ping,
 };
+use peerloom_relay::{ClientConfig, RelayClient};
+use peerloom_webrtc_signaling::{self as webrtc_signaling, SignalingConfig};
 use wasm_bindgen::{
     JsCast,
     prelude::{JsValue, wasm_bindgen},
@@ -21,7 +23,7 @@ use crate::{
     error::{coded, error, invalid},
     js::{self, promise},
     stream::WasmStream,
-    transports::{WebRtcDirectTransport, WebSocketTransport, WebTransportTransport},
+    transports::{BrowserPeerConnections, WebRtcDirectTransport, WebSocketTransport, WebTransportTransport},
 };
 
 /// A node with the browser's transports.
@@ -34,11 +36,13 @@ pub struct WasmNode {
 
 #[wasm_bindgen]
 impl WasmNode {
-    /// A node with the identity that `seed` (32 bytes) makes. `on_event` is called with each event.
+    /// A node with the identity that `seed` (32 bytes) makes. `on_event` is called with each event. `ice_servers`
+    /// (`stun:<host>:<port>`) tell what the page looks like from outside.
     #[wasm_bindgen(constructor)]
     pub fn new(
         seed: &[u8],
         agent: Option<String>,
+        ice_servers: Vec<String>,
         #[wasm_bindgen(unchecked_param_type = "(event: CoreEvent) => void")] on_event: Function,
     ) -> Result<WasmNode, JsValue> {
         let seed = seed.try_into().map_err(|_| invalid("an identity has 32 bytes"))?;
@@ -51,6 +55,15 @@ impl WasmNode {
             builder = builder.identify(IdentifyConfig { agent_version: agent, ..IdentifyConfig::default() });
         }
         let node = builder.build();
+        RelayClient::start(&node, ClientConfig::default()).map_err(|error| coded(&error))?;
+        if js::has_global("RTCPeerConnection") {
+            let browser = BrowserPeerConnections::new(ice_servers);
+            webrtc_signaling::start(&node, browser, SignalingConfig::default())
+                .map_err(|error| coded(&error))?;
+            let listener = node.listen(Multiaddr::from_protocols([Protocol::WebRtc]));
+            // Only the end of the node can keep it from listening.
+            node.spawn(async { _ = listener.await });
+        }
         let mut events = node.events();
         let this = node.peer_id();
         let events = spawn(async move {
@@ -166,8 +179,8 @@ impl WasmNode {
         let node = self.node.clone();
         let listen = async move {
             let address = address.parse::<Multiaddr>().map_err(invalid)?;
-            let addresses = node.listen(address).await.map_err(|error| coded(&error))?;
-            Ok(strings(&addresses).into())
+            let circuits = node.listen(address).await.map_err(|error| coded(&error))?;
+            Ok(strings(&with_page_to_page(&node, circuits)).into())
         };
         promise(abortable(signal, Box::pin(listen)))
     }
@@ -261,6 +274,16 @@ fn strings(values: &[impl ToString]) -> Array {
 
 fn protocol(name: &str) -> Result<ProtocolName, JsValue> {
     name.parse().map_err(invalid)
+}
+
+/// Relayed addresses, each behind the one at which the relay only introduces the dialer.
+fn with_page_to_page(node: &Node, circuits: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    if !js::has_global("RTCPeerConnection") {
+        return circuits;
+    }
+    let page_to_page =
+        |circuit: &Multiaddr| circuit.without_peer_id().with(Protocol::WebRtc).with_peer_id(node.peer_id());
+    circuits.into_iter().flat_map(|circuit| [page_to_page(&circuit), circuit]).collect()
 }
 
 /// The connection that is named, or the peer's best.

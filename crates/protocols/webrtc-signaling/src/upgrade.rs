@@ -7,7 +7,7 @@ use peerloom_core::{
     Multiaddr, PeerId, Protocol, ProtocolName,
     runtime::{BoxFuture, Instant, sleep_until},
 };
-use peerloom_node::{ConnectionId, ConnectionInfo, Direction, Events, Node, NodeEvent};
+use peerloom_node::{ConnectionId, ConnectionInfo, Direction, Events, ExpectDirect, Node, NodeEvent};
 
 use crate::{PROTOCOL, Shared};
 
@@ -17,6 +17,9 @@ const MAX_PEERS: usize = 256;
 const MAX_DIALS: usize = 8;
 /// Pauses after an attempt. After the last one nothing more is tried on that relayed connection.
 const BACK_OFF: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+
+/// How long streams wait for identify to tell whether there can be a direct connection.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A relayed connection that is to be upgraded.
 struct Relayed {
@@ -28,6 +31,9 @@ struct Relayed {
     dialing: bool,
     attempts: usize,
     not_before: Instant,
+    /// Streams wait until the first attempt is over, or it is known that there will be none.
+    expected: Option<ExpectDirect>,
+    expected_until: Instant,
 }
 
 #[derive(Default)]
@@ -39,6 +45,7 @@ pub(crate) async fn upgrade_relayed(shared: Arc<Shared>, mut events: Events) {
     let mut dials: FuturesUnordered<BoxFuture<'static, PeerId>> = FuturesUnordered::new();
     loop {
         let due = if dials.len() < MAX_DIALS { upgrades.next_due() } else { None };
+        let expiry = upgrades.next_expiry();
         tokio::select! {
             event = events.next() => match (event, shared.node.upgrade()) {
                 (Some(event), Some(node)) => upgrades.note(&node, event),
@@ -47,6 +54,12 @@ pub(crate) async fn upgrade_relayed(shared: Arc<Shared>, mut events: Events) {
             Some(peer) = dials.next() => {
                 if let Some(relayed) = upgrades.0.get_mut(&peer) {
                     relayed.dialing = false;
+                    relayed.expected = None;
+                }
+            }
+            peer = wait(expiry) => {
+                if let Some(relayed) = upgrades.0.get_mut(&peer) {
+                    relayed.expected = None;
                 }
             }
             peer = wait(due) => {
@@ -88,6 +101,9 @@ impl Upgrades {
             NodeEvent::PeerUpdated { peer } => {
                 if let Some(relayed) = self.0.get_mut(&peer) {
                     relayed.supported = is_supported(node, peer);
+                    if !relayed.supported {
+                        relayed.expected = None;
+                    }
                 }
             }
             NodeEvent::Lagged { .. } => {
@@ -119,6 +135,8 @@ impl Upgrades {
                 dialing: false,
                 attempts: 0,
                 not_before: connection.established,
+                expected: Some(node.expect_direct(peer)),
+                expected_until: connection.established + IDENTIFY_TIMEOUT,
             };
             self.0.insert(peer, relayed);
         }
@@ -127,6 +145,11 @@ impl Upgrades {
     fn next_due(&self) -> Option<(Instant, PeerId)> {
         let waiting = self.0.iter().filter(|(_, relayed)| relayed.supported && !relayed.dialing);
         waiting.map(|(peer, relayed)| (relayed.not_before, *peer)).min()
+    }
+
+    fn next_expiry(&self) -> Option<(Instant, PeerId)> {
+        let waiting = self.0.iter().filter(|(_, relayed)| relayed.expected.is_some() && !relayed.dialing);
+        waiting.map(|(peer, relayed)| (relayed.expected_until, *peer)).min()
     }
 
     /// Where to dial now.

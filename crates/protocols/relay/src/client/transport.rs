@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use peerloom_core::{
-    Connection, DialError, ListenError, Listener, Multiaddr, PeerId, StreamExt, Transport, runtime::BoxFuture,
+    Connection, DialError, ListenError, Listener, Multiaddr, PeerId, Protocol, StreamExt, Transport,
+    runtime::BoxFuture,
 };
 use peerloom_upgrade::upgrade_outbound;
 
@@ -13,7 +14,7 @@ use crate::{
     address::{CircuitAddress, through},
 };
 
-/// Relays named to whoever looks for a way to a peer.
+/// Ways named to whoever looks for one to a peer; two for each relay.
 const MAX_ROUTES: usize = 8;
 
 pub(super) struct RelayTransport(pub(super) Arc<Shared>);
@@ -45,7 +46,10 @@ impl Transport for RelayTransport {
             let is_relay = connection.is_direct() && node.peer_store().supports(relay, &HOP);
             if is_relay && relay != peer && !relays.contains(&relay) && routes.len() < MAX_ROUTES {
                 relays.push(relay);
-                routes.push(through(relay, &connection.remote_address).with_peer_id(peer));
+                let circuit = through(relay, &connection.remote_address);
+                // The node leaves out what it has no transport for.
+                routes.push(circuit.with(Protocol::WebRtc).with_peer_id(peer));
+                routes.push(circuit.with_peer_id(peer));
             }
         }
         routes
