@@ -128,8 +128,10 @@ async fn candidates_are_trickled_and_those_of_a_stun_server_among_them() {
 fn without_candidates(sdp: &str) -> (Vec<String>, String) {
     let (candidates, rest): (Vec<_>, Vec<_>) =
         sdp.lines().partition(|line| line.starts_with("a=candidate") || line.starts_with("a=end"));
-    let json =
-        |line: &&str| line.starts_with("a=candidate").then(|| format!(r#"{{"candidate":"{}"}}"#, &line[2..]));
+    let json = |line: &&str| {
+        let candidate = line.strip_prefix("a=").filter(|attribute| attribute.starts_with("candidate"))?;
+        Some(format!(r#"{{"candidate":"{candidate}"}}"#))
+    };
     (candidates.iter().filter_map(json).collect(), rest.join("\r\n") + "\r\n")
 }
 
@@ -170,7 +172,7 @@ async fn certificate_other_than_described_fails_and_says_so() {
     let (mut offerer, mut answerer) = ends(&offers, &answers);
     exchange(&mut offerer, &mut answerer, |sdp| {
         let lines = sdp.lines().map(|line| match line.strip_prefix("a=fingerprint:sha-256 ") {
-            Some(hash) => format!("a=fingerprint:sha-256 {}:{}\r\n", &hash[3..], &hash[..2]),
+            Some(hash) => format!("a=fingerprint:sha-256 {}\r\n", hash.chars().rev().collect::<String>()),
             None => format!("{line}\r\n"),
         });
         lines.collect()

@@ -33,9 +33,10 @@ const PACE: Duration = Duration::from_millis(20);
 /// For how long a better pair than the first that works is waited for.
 const NOMINATION_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How often the remote is asked whether it still wants to hear us, and how long its last answer holds (RFC 7675 section
-/// 5.1).
-const CONSENT_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time after which the remote is asked again whether it still wants to hear us, by how many milliseconds it
+/// varies, and how long an answer holds (RFC 7675 section 5.1).
+const CONSENT_INTERVAL: Duration = Duration::from_secs(4);
+const CONSENT_VARIATION: u64 = 2000;
 const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which addresses of ours there are.
@@ -569,11 +570,11 @@ impl Agent {
     }
 }
 
-/// RFC 7675 section 5.1: the interval varies by a fifth to either side.
+/// RFC 7675 section 5.1: "randomized between 0.8 and 1.2 times the basic period", which is five seconds.
 fn next_consent(now: Instant) -> Instant {
     let [variation] = random::<1>();
-    let fifth = CONSENT_INTERVAL / 5;
-    later(now, (CONSENT_INTERVAL.saturating_sub(fifth)).saturating_add(fifth * u32::from(variation) / 128))
+    let variation = u64::from_be_bytes(random()) % CONSENT_VARIATION.max(1);
+    later(now, CONSENT_INTERVAL.saturating_add(Duration::from_millis(variation)))
 }
 
 #[derive(Debug, PartialEq, Eq)]
