@@ -25,12 +25,40 @@ pub(crate) enum Command {
     Perf(PerfArguments),
 }
 
+/// The keys of the configuration file, with what they are if left out.
+const CONFIGURATION: &str = r#"The configuration file, with its defaults (but for `enabled`, nothing needs to be written):
+
+  listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/tcp/4002/ws",
+            "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport", "/ip4/0.0.0.0/udp/4002/webrtc-direct"]
+  data_dir = "~/.local/share/peerloom"   # written out: a ~ is not expanded
+  status = "127.0.0.1:9464"
+
+  [limits]                               # of this node, against strangers
+  connections = 4096
+  connections_per_peer = 8
+  incoming_handshakes = 128
+  inbound_streams_per_connection = 256
+
+  [relay]                                # circuit relay v2, for peers that cannot be dialed
+  enabled = false                        # or --relay
+  reservations = 128                     # peers that are reachable through this one
+  reservations_per_ip = 8                # of them from one IPv4 address or IPv6 /64
+  reservation_seconds = 3600             # then a reservation must have been renewed
+  circuits = 1024                        # connections relayed at one time
+  circuits_per_peer = 16                 # of them from or to one peer
+  circuit_bytes = 131072                 # in each direction; 0 for no limit
+  circuit_seconds = 120                  # 0 for no limit
+
+A node behind a NAT is reached through a relay: listen on the relay's address with /p2p-circuit behind it, for example
+/dns4/relay.example/tcp/4001/p2p/12D3Koo.../p2p-circuit"#;
+
 #[derive(Debug, Args)]
+#[command(after_long_help = CONFIGURATION)]
 pub(crate) struct RunArguments {
     /// A TOML file; what the command line says goes before it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// A multiaddr to listen on; may be given again.
+    /// A multiaddr to listen on; may be given again. One that ends in /p2p/<relay>/p2p-circuit reserves a place at that relay.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<Multiaddr>,
     /// Where the identity and the certificates are kept.
@@ -39,6 +67,9 @@ pub(crate) struct RunArguments {
     /// Where /metrics and /health are served; a loopback address unless you know better.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) status: Option<SocketAddr>,
+    /// Be a relay (circuit relay v2) for peers that cannot be dialed, within the limits of the configuration's [relay].
+    #[arg(long)]
+    pub(crate) relay: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,11 +3,13 @@
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
 use peerloom_node::{ConnectionInfo, Node};
+use peerloom_relay::{ClientConfig, RelayClient};
 
 use crate::run::{Storage, builder};
 
 pub(crate) async fn connect(address: &Multiaddr) -> anyhow::Result<(Node, ConnectionInfo)> {
     let node = builder(Keypair::generate(), Storage::Memory)?.build();
+    RelayClient::start(&node, ClientConfig::default())?;
     let connection = node.dial(address.clone()).await.map_err(anyhow::Error::from)?;
     Ok((node, connection))
 }

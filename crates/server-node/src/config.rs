@@ -8,9 +8,10 @@ use std::{
 use anyhow::{Context, bail};
 use peerloom_core::Multiaddr;
 use peerloom_node::Limits;
+use peerloom_relay::RelayLimits;
 use serde::Deserialize;
 
-use crate::cli::RunArguments;
+use crate::{cli::RunArguments, relay::FileRelay};
 
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -18,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) status: SocketAddr,
     pub(crate) limits: Limits,
+    /// There if this node is a relay.
+    pub(crate) relay: Option<RelayLimits>,
 }
 
 /// The file, as it is written. An unknown key is an error: a misspelt one must not pass for a default.
@@ -29,6 +32,8 @@ struct File {
     status: Option<SocketAddr>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    relay: FileRelay,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,6 +92,7 @@ impl Config {
             data_dir: data_dir(arguments.data_dir.or(file.data_dir))?,
             status: arguments.status.or(file.status).unwrap_or(DEFAULT_STATUS),
             limits,
+            relay: file.relay.limits(arguments.relay)?,
         })
     }
 }

@@ -8,6 +8,7 @@ mod identity;
 mod liveness;
 mod perf;
 mod ping;
+mod relay;
 mod run;
 mod status;
 

@@ -9,6 +9,7 @@ use peerloom_quic::{
     WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
 };
+use peerloom_relay::{ClientConfig, RelayClient, RelayConfig};
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
@@ -25,7 +26,12 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let node = builder(keypair, Storage::Directory(config.data_dir))?.limits(config.limits).build();
     echo::serve(&node)?;
     peerloom_perf::serve(&node)?;
-    let status = status::Status::bind(config.status, &node).await?;
+    RelayClient::start(&node, ClientConfig::default())?;
+    let relay = match config.relay {
+        Some(limits) => Some(peerloom_relay::serve(&node, RelayConfig::new(limits))?),
+        None => None,
+    };
+    let status = status::Status::bind(config.status, &node, relay).await?;
 
     println!("peer {}", node.peer_id());
     println!("status http://{}", status.address());

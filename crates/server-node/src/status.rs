@@ -1,10 +1,14 @@
 //! The status port: `/health` for whoever supervises the node, `/metrics` for Prometheus.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use anyhow::Context;
 use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
 use peerloom_node::{Direction, Node, NodeEvent};
+use peerloom_relay::RelayServer;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -24,13 +28,17 @@ struct Shared {
 }
 
 impl Status {
-    pub(crate) async fn bind(address: SocketAddr, node: &Node) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        node: &Node,
+        relay: Option<RelayServer>,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("status {address}"))?;
         let address = listener.local_addr().with_context(|| format!("status {address}"))?;
         Ok(Self {
             listener,
             address,
-            shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node) }),
+            shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node, relay) }),
         })
     }
 
@@ -73,6 +81,7 @@ struct Metrics {
     tasks: Gauge,
     resident_memory: Gauge,
     open_files: Gauge,
+    relay: Option<RelayMetrics>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,7 +97,7 @@ enum DirectionLabel {
 }
 
 impl Metrics {
-    fn new(node: &Node) -> Self {
+    fn new(node: &Node, relay: Option<RelayServer>) -> Self {
         let mut registry = Registry::with_prefix("peerloom");
         let connections = Gauge::<i64>::default();
         let tasks = Gauge::<i64>::default();
@@ -117,6 +126,7 @@ impl Metrics {
             events_missed.clone(),
         );
 
+        let relay = relay.map(|server| RelayMetrics::new(server, &mut registry));
         let mut events = node.events();
         node.spawn(async move {
             while let Some(event) = events.next().await {
@@ -136,20 +146,78 @@ impl Metrics {
                 }
             }
         });
-        Self { registry, connections, tasks, resident_memory, open_files }
+        Self { registry, connections, tasks, resident_memory, open_files, relay }
     }
 
     fn text(&self, node: &Node) -> String {
-        let set = |gauge: &Gauge, value: usize| _ = gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.connections, node.connections().len());
         set(&self.tasks, node.running_tasks());
         set(&self.resident_memory, resident_memory().unwrap_or_default());
         set(&self.open_files, std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default());
+        if let Some(relay) = &self.relay {
+            relay.update();
+        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// What the relay is doing, where this node is one.
+struct RelayMetrics {
+    server: RelayServer,
+    reservations: Gauge,
+    circuits: Gauge,
+    reservations_made: Counter<u64>,
+    circuits_opened: Counter<u64>,
+    refused: Counter<u64>,
+    bytes: Counter<u64>,
+}
+
+impl RelayMetrics {
+    fn new(server: RelayServer, registry: &mut Registry) -> Self {
+        let metrics = Self {
+            server,
+            reservations: Gauge::default(),
+            circuits: Gauge::default(),
+            reservations_made: Counter::default(),
+            circuits_opened: Counter::default(),
+            refused: Counter::default(),
+            bytes: Counter::default(),
+        };
+        let Self { reservations, circuits, reservations_made, circuits_opened, refused, bytes, .. } =
+            &metrics;
+        registry.register("relay_reservations", "Peers reachable through this relay", reservations.clone());
+        registry.register("relay_circuits", "Connections relayed now", circuits.clone());
+        registry.register(
+            "relay_reservations_made",
+            "Reservations made or renewed",
+            reservations_made.clone(),
+        );
+        registry.register("relay_circuits_opened", "Connections relayed so far", circuits_opened.clone());
+        registry.register("relay_refused", "Requests to the relay that were refused", refused.clone());
+        registry.register("relay_bytes", "Bytes relayed, both directions together", bytes.clone());
+        metrics
+    }
+
+    fn update(&self) {
+        let stats = self.server.stats();
+        set(&self.reservations, stats.reservations);
+        set(&self.circuits, stats.circuits);
+        for (counter, now) in [
+            (&self.reservations_made, stats.reservations_made),
+            (&self.circuits_opened, stats.circuits_opened),
+            (&self.refused, stats.refused),
+            (&self.bytes, stats.bytes),
+        ] {
+            counter.inner().fetch_max(now, Relaxed);
+        }
+    }
+}
+
+fn set(gauge: &Gauge, value: usize) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 /// Bytes, from the line `VmRSS: 1234 kB` of proc(5).

@@ -29,8 +29,12 @@ struct Server {
 
 impl Server {
     fn start(data_dir: &Path, listen: &[&str]) -> Self {
+        Self::start_with(data_dir, listen, &[])
+    }
+
+    fn start_with(data_dir: &Path, listen: &[&str], options: &[&str]) -> Self {
         let mut command = Command::new(PEERLOOM);
-        command.args(["run", "--status", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command.args(["run", "--status", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(options);
         for address in listen {
             command.args(["--listen", address]);
         }
@@ -57,9 +61,13 @@ impl Server {
     }
 
     fn health(&self) -> String {
+        self.status_page("/health")
+    }
+
+    fn status_page(&self, path: &str) -> String {
         let (_, address) = self.status.split_once("://").unwrap();
         let mut socket = TcpStream::connect(address).unwrap();
-        write!(socket, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         answer
@@ -200,4 +208,42 @@ fn a_server_that_is_killed_ends_a_measurement_with_an_error() {
     server.process.kill().unwrap();
     let error = failure(&measuring.wait_with_output().unwrap());
     assert!(error.contains("perf"), "{error}");
+}
+
+#[test]
+fn a_server_behind_a_relay_is_reached_through_it() {
+    let [public, hidden] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let relay = Server::start_with(public.path(), &["/ip4/127.0.0.1/tcp/0"], &["--relay"]);
+    let circuit = format!("{}/p2p-circuit", relay.addresses[0]);
+    let server = Server::start(hidden.path(), &[&circuit]);
+    assert_eq!(server.addresses, [format!("{circuit}/p2p/{}", server.peer)]);
+
+    let ping = peerloom(&["ping", &server.addresses[0], "-n", "1", "--json"]);
+    assert!(ping.status.success(), "{ping:?}");
+    let line: serde_json::Value = serde_json::from_slice(&ping.stdout).unwrap();
+    assert_eq!(line["peer"], server.peer);
+    // What the relay limits is for short things only, and the error says so.
+    let error = failure(&peerloom(&["perf", &server.addresses[0], "--upload", "1"]));
+    assert!(error.contains("limits the connection"), "{error}");
+
+    let metrics = relay.status_page("/metrics");
+    assert!(metrics.contains("\npeerloom_relay_reservations 1\n"), "{metrics}");
+    assert!(metrics.contains("\npeerloom_relay_circuits_opened_total 2\n"), "{metrics}");
+}
+
+#[test]
+fn a_node_that_is_no_relay_is_named_as_the_reason() {
+    let [public, hidden] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let plain = Server::start(public.path(), &["/ip4/127.0.0.1/tcp/0"]);
+    let circuit = format!("{}/p2p-circuit", plain.addresses[0]);
+    let directory = hidden.path().to_str().unwrap();
+    let arguments = ["run", "--status", "127.0.0.1:0", "--data-dir", directory, "--listen", &circuit];
+    let error = failure(&peerloom(&arguments));
+    assert!(error.contains("is not a relay"), "{error}");
+}
+
+#[test]
+fn the_help_names_the_keys_of_the_relay() {
+    let help = String::from_utf8(peerloom(&["run", "--help"]).stdout).unwrap();
+    assert!(help.contains("[relay]") && help.contains("circuit_bytes") && help.contains("--relay"), "{help}");
 }
