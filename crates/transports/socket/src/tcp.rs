@@ -1,18 +1,20 @@
 //! Dialing and accepting TCP, for every transport that begins with it.
 
-use std::{
-    io,
-    net::{SocketAddr, ToSocketAddrs},
-    time::Duration,
-};
+mod port;
+
+use std::{io, net::SocketAddr, time::Duration};
 
 use peerloom_core::runtime::sleep;
 use tokio::net::{TcpListener, TcpStream};
 
+pub use self::port::{Inbound, PortListener, Serve, Service, TcpPorts, join};
 use crate::address::{Endpoint, reachable};
 
 /// After an error of accept(2), for which the process being out of files is the likeliest reason.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Connections that the kernel completes before they are accepted; further dialers wait and try again.
+const BACKLOG: i32 = 1024;
 
 /// Connects to the first of the endpoint's addresses that takes the connection.
 pub async fn connect(endpoint: &Endpoint<'_>) -> io::Result<TcpStream> {
@@ -38,13 +40,25 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Listens on `address`.
-    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        // std's, because it sets SO_REUSEADDR and listens in one call; tokio's own is async only for names.
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+    /// Listens on `address`. An IPv6 socket carries IPv6 only, so that the same port can be bound for IPv4.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // A port whose last connections have just ended can be had again.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into())?;
         let bound = listener.local_addr()?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, bound })
+        Ok(Self { listener, bound })
     }
 
     /// Where it can be reached: see [`reachable`].
