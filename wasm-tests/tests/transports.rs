@@ -10,6 +10,8 @@
 )]
 #![cfg(target_arch = "wasm32")]
 
+// Each test file uses its own part of it.
+#[allow(dead_code)]
 mod common;
 
 use std::time::Duration;

@@ -9,12 +9,68 @@ use peerloom_core::{
     multistream_select::negotiate_inbound,
     runtime::{TaskSet, spawn},
 };
-use peerloom_wasm::transports::BrowserPeerConnections;
+use peerloom_node::Node;
+use peerloom_relay::{ClientConfig, RelayClient};
+use peerloom_wasm::transports::{BrowserPeerConnections, WebSocketTransport};
 use peerloom_webrtc_signaling::{
-    PeerConnection, PeerConnectionEvent, PeerConnectionFactory as _, SignalingRole,
+    PeerConnection, PeerConnectionEvent, PeerConnectionFactory as _, SignalingConfig, SignalingRole,
 };
 
-use super::{ECHO, ECHO_DIGEST};
+use super::{ECHO, ECHO_DIGEST, Kind, Server, within};
+
+/// A page's node, as far as other pages are concerned. It answers echoes.
+pub(crate) struct Page {
+    pub(crate) node: Node,
+}
+
+impl Page {
+    pub(crate) fn new() -> Self {
+        Self::with_ice_servers(Vec::new())
+    }
+
+    pub(crate) fn with_ice_servers(ice_servers: Vec<String>) -> Self {
+        let identity = Keypair::generate();
+        let node = Node::builder(identity.clone()).transport(WebSocketTransport::new(identity)).build();
+        RelayClient::start(&node, ClientConfig::default()).unwrap();
+        let peer_connections = BrowserPeerConnections::new(ice_servers);
+        peerloom_webrtc_signaling::start(&node, peer_connections, SignalingConfig::default()).unwrap();
+        for protocol in [ECHO, ECHO_DIGEST] {
+            let handler = |incoming: peerloom_node::IncomingStream| async {
+                let _ = echo(incoming.stream).await;
+            };
+            node.handle(protocol, handler).unwrap();
+        }
+        Self { node }
+    }
+
+    /// One that others reach through `server`.
+    pub(crate) async fn listening(server: &Server) -> Self {
+        let page = Self::new();
+        let relayed = format!("{}/p2p-circuit", server.address(Kind::WebSocket));
+        within(page.node.listen(relayed.parse().unwrap())).await.unwrap();
+        within(page.node.listen("/webrtc".parse().unwrap())).await.unwrap();
+        page
+    }
+
+    /// Where other pages dial it.
+    pub(crate) fn address(&self) -> Multiaddr {
+        self.address_with("/webrtc/")
+    }
+
+    /// Where others reach it through the server.
+    pub(crate) fn relayed_address(&self) -> Multiaddr {
+        self.address_with("/p2p-circuit/p2p/")
+    }
+
+    fn address_with(&self, part: &str) -> Multiaddr {
+        let addresses = self.node.listen_addresses();
+        addresses.into_iter().find(|address| address.to_string().contains(part)).unwrap()
+    }
+
+    pub(crate) fn relayed_connections(&self) -> usize {
+        self.node.connections().iter().filter(|connection| !connection.is_direct()).count()
+    }
+}
 
 /// The dialing end of a connection whose other end answers echoes until the connection is over.
 pub(crate) async fn connected() -> Box<dyn Connection> {
