@@ -12,8 +12,10 @@ const WITH_INTERFACE = `ip link set lo up && ip link add peerloom0 type veth pee
   ip address add 10.99.0.1/24 dev peerloom0 && ip link set peerloom0 up && ip link set peerloom1 up &&
   ip route add default dev peerloom0 && exec "$@"`
 
-const tests = fileURLToPath(new URL('demo.test.mjs', import.meta.url))
-let command = [process.execPath, '--test', '--test-reporter=spec', ...process.argv.slice(2), tests]
+const tests = ['demo.test.mjs', 'room.test.mjs'].map((file) => fileURLToPath(new URL(file, import.meta.url)))
+// One after the other: browsers that take turns have a machine to themselves.
+const options = ['--test', '--test-concurrency=1', '--test-reporter=spec']
+let command = [process.execPath, ...options, ...process.argv.slice(2), ...tests]
 
 const onlyLoopback = Object.values(networkInterfaces())
   .flat()

@@ -19,7 +19,8 @@ const DIAL_LIMIT_MS = 60_000
 export class Joining {
   readonly #node: Peerloom
   readonly #address: string
-  readonly #peer: string
+  /** The one who invites. */
+  readonly peer: string
   readonly #onState: (state: JoiningState) => void
   readonly #retries = new Retries()
   #waiting: AbortController | undefined
@@ -31,7 +32,7 @@ export class Joining {
   ) {
     this.#node = node
     this.#address = target.address
-    this.#peer = target.peer
+    this.peer = target.peer
     this.#onState = onState
   }
 
@@ -76,6 +77,6 @@ export class Joining {
   }
 
   #connections() {
-    return this.#node.peers.filter(({ id }) => id === this.#peer)
+    return this.#node.peers.filter(({ id }) => id === this.peer)
   }
 }

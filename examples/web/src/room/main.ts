@@ -68,7 +68,10 @@ async function start(): Promise<void> {
   })
   showPlace(place.state, place)
   const joining = prepareJoining(node, members)
+  if (joining) members.expect(joining.peer)
   void place.keep()
+  // Both begin with the relay, and if that is gone, the page should say so.
+  await place.tried
   void joining?.run()
 }
 

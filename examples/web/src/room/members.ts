@@ -1,5 +1,5 @@
 /** Who is in the room: every other page that is connected to this one, the best path to it, and its round trips. */
-import type { Peer, Peerloom, PeerloomError } from 'peerloom'
+import type { Peer, Peerloom } from 'peerloom'
 import type { Sample } from '../plot.ts'
 import { withSample } from '../round_trip_card.ts'
 import { pause } from '../waiting.ts'
@@ -14,12 +14,13 @@ export interface Member {
    */
   state: 'connecting' | 'relayed' | 'direct' | 'gone'
   silent: boolean
+  /** It has been told that the member came. */
+  welcome: boolean
   /** Over the best connection there is. */
   peer: Peer | undefined
   samples: readonly Sample[]
   /** By Date.now(). */
   goneSince: number
-  goneBecause: PeerloomError | undefined
 }
 
 export type Change = 'came' | 'upgraded' | 'left' | 'other'
@@ -29,6 +30,8 @@ const PING_MS = 1_000
 const SILENT_MS = 3_000
 /** after this long it gives the connections up, so that another one can be made. */
 const LOST_MS = 15_000
+/** A member says what to call it soon after it came; without that it is called by its peer id. */
+const NAMELESS_MS = 2_000
 /** Those who left stay in the list for a while: a page that reloads is back in a moment. */
 const REMEMBERED_MS = 60_000
 
@@ -43,13 +46,13 @@ export class Members {
     this.#node = node
     this.#onChange = onChange
     node.addEventListener('connection:open', ({ detail }) => this.#refresh(detail))
-    node.addEventListener('connection:close', ({ detail }) => this.#refresh(detail.peer, detail.reason))
+    node.addEventListener('connection:close', ({ detail }) => this.#refresh(detail.peer))
     node.addEventListener('connection:upgraded', ({ detail }) => this.#refresh(detail.peer))
     node.addEventListener('peer:identify', ({ detail: { id, agentVersion } }) => {
       const member = this.#members.get(id)
       if (!member || member.agent === agentVersion) return
       member.agent = agentVersion
-      onChange(member, 'other')
+      this.#welcome(member)
     })
   }
 
@@ -79,7 +82,7 @@ export class Members {
     this.#onChange(member, 'other')
   }
 
-  #refresh({ id, transport }: Peer, reason?: PeerloomError): void {
+  #refresh({ id, transport }: Peer): void {
     // Whoever is reached without a relay and without the help of one is a server, above all the relay itself.
     if (transport !== 'circuit' && transport !== 'webrtc') return
     const member = this.#member(id)
@@ -89,13 +92,22 @@ export class Members {
     member.peer = best
     member.state = best === undefined ? 'gone' : best.direct ? 'direct' : 'relayed'
     member.goneSince = Date.now()
-    member.goneBecause = reason
     if (isNew) {
       member.samples = []
       void this.#ping(member)
+      void pause(NAMELESS_MS).then(() => this.#welcome(member))
     }
     if (best === undefined) void this.#forgetLater(member)
-    this.#onChange(member, changeOf(before, member.state))
+    // Nobody upgrades or leaves who has not come.
+    this.#onChange(member, member.welcome ? changeOf(before, member.state) : 'other')
+    if (best === undefined) member.welcome = false
+  }
+
+  /** Tells that the member has come. */
+  #welcome(member: Member): void {
+    const first = member.peer !== undefined && !member.welcome
+    if (first) member.welcome = true
+    this.#onChange(member, first ? 'came' : 'other')
   }
 
   #member(id: string): Member {
@@ -106,10 +118,10 @@ export class Members {
         agent: undefined,
         state: 'connecting',
         silent: false,
+        welcome: false,
         peer: undefined,
         samples: [],
         goneSince: 0,
-        goneBecause: undefined,
       }
       this.#members.set(id, member)
     }
@@ -162,8 +174,6 @@ function bestOf(connections: readonly Peer[]): Peer | undefined {
 }
 
 function changeOf(before: Member['state'], after: Member['state']): Change {
-  const wasThere = before === 'direct' || before === 'relayed'
-  if (after === 'gone') return wasThere ? 'left' : 'other'
-  if (!wasThere) return 'came'
+  if (after === 'gone') return 'left'
   return before === 'relayed' && after === 'direct' ? 'upgraded' : 'other'
 }

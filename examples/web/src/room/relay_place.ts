@@ -22,6 +22,9 @@ export class RelayLost extends Error {
 const PREFERENCE: readonly Transport[] = ['webtransport', 'websocket', ...TRANSPORTS]
 
 export class RelayPlace {
+  /** Resolves when the relay has answered for the first time, or has not. */
+  readonly tried: Promise<void>
+  #endFirstTry!: () => void
   readonly #node: Peerloom
   readonly #onState: (state: PlaceState) => void
   readonly #retries = new Retries()
@@ -32,6 +35,9 @@ export class RelayPlace {
   constructor(node: Peerloom, onState: (state: PlaceState) => void) {
     this.#node = node
     this.#onState = onState
+    this.tried = new Promise((resolve) => {
+      this.#endFirstTry = resolve
+    })
     node.addEventListener('relay:reserved', () => this.#reserved())
     node.addEventListener('relay:lost', ({ detail: { reason, retryIn } }) => {
       this.#fail(new RelayLost(reason), true)
@@ -82,6 +88,7 @@ export class RelayPlace {
   #become(state: PlaceState): void {
     this.#state = state
     this.#onState(state)
+    if (state.is !== 'asking') this.#endFirstTry()
   }
 }
 

@@ -11,7 +11,8 @@ import { openFirefox } from './firefox.mjs'
  * `open()` starts the browser, or `missing` says what it lacks.
  *
  * A browser has `newPage(url)` and `close()`; a page has `evaluate(function, ...arguments)`, `click(selector)`,
- * `fill(selector, text)`, `setFile(selector, path)`, `screenshot(path)` and `close()`.
+ * `fill(selector, text)`, `setFile(selector, path)`, `screenshot(path)`,
+ * `reload()` and `close()`. The pages of one browser share what they keep, as tabs do.
  */
 export function browsers() {
   const chromium = find(process.env.CHROMIUM, ['chromium', 'chromium-browser', 'google-chrome'])

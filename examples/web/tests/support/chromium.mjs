@@ -13,9 +13,11 @@ export async function openChromium(executablePath) {
       '--no-first-run',
     ],
   })
+  // One for all pages, as they have it in the hands of a user: what they keep is shared.
+  const profile = await browser.newContext()
   return {
     async newPage(url) {
-      const page = await browser.newPage()
+      const page = await profile.newPage()
       await page.goto(url)
       return {
         evaluate: (run, ...values) => page.evaluate(`(${run})(...${JSON.stringify(values)})`),
@@ -23,6 +25,7 @@ export async function openChromium(executablePath) {
         fill: (selector, text) => page.fill(selector, text),
         setFile: (selector, path) => page.setInputFiles(selector, path),
         screenshot: (path) => page.screenshot({ path, fullPage: true }),
+        reload: () => page.reload(),
         close: () => page.close(),
       }
     },

@@ -16,7 +16,14 @@ export async function openFirefox(binary, geckodriver) {
   const blank = await session('GET', '/window')
   let current = blank
 
-  async function inWindow(handle, method, path, body) {
+  // A session has one current window: what is done at the same time in another one has to wait.
+  let last = Promise.resolve()
+  function inWindow(...command) {
+    const result = last.then(() => run(...command))
+    last = result.catch(() => {})
+    return result
+  }
+  async function run(handle, method, path, body) {
     if (current !== handle) await session('POST', '/window', { handle })
     current = handle
     return session(method, path, body)
@@ -44,6 +51,7 @@ export async function openFirefox(binary, geckodriver) {
         setFile: async (selector, path) =>
           command('POST', `${await element(selector)}/value`, { text: path }),
         screenshot: async (path) => writeFile(path, await command('GET', '/screenshot'), 'base64'),
+        reload: () => command('POST', '/refresh', {}),
         async close() {
           await command('DELETE', '/window')
           current = undefined

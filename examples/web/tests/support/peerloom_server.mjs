@@ -82,9 +82,8 @@ export class PeerloomServer {
 
   async #start(ports) {
     const listen = Object.entries(ports).flatMap(([transport, port]) => ['--listen', LISTEN[transport](port)])
-    this.#process = spawn(BINARY, ['run', '--data-dir', this.#data, '--status', '127.0.0.1:0', ...listen], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
+    const options = ['--data-dir', this.#data, '--status', '127.0.0.1:0', '--relay']
+    this.#process = spawn(BINARY, ['run', ...options, ...listen], { stdio: ['ignore', 'pipe', 'inherit'] })
     this.addresses = []
     await new Promise((resolve, reject) => {
       const late = setTimeout(() => reject(new Error('the server did not get ready')), START_LIMIT_MS)

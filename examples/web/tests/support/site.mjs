@@ -37,7 +37,8 @@ export async function startSite(server) {
     try {
       const body = await readFile(`${DIST}${file}`)
       response.setHeader('Content-Type', TYPES[extname(file)] ?? 'application/octet-stream')
-      response.end(file === '/index.html' ? String(body).replace('<head>', `<head>${COLLECT_ERRORS}`) : body)
+      const isPage = extname(file) === '.html'
+      response.end(isPage ? String(body).replace('<head>', `<head>${COLLECT_ERRORS}`) : body)
     } catch {
       response.statusCode = 404
       response.end()
