@@ -1,4 +1,4 @@
-//! Real servers for tests that run inside a page, which can start none themselves.
+//! Real servers for tests that run inside a page, which can start none themselves. They are relays too.
 //!
 //! A test asks over HTTP, on a port that both sides know, so that its Wasm need not be rebuilt for new addresses:
 //! - `GET /peerloom.json`: the server that all tests share;
@@ -28,7 +28,7 @@ const SERVERS: usize = 16;
 /// Starts the shared server, and answers tests until the result is dropped.
 pub(crate) fn start(shell: &Shell) -> Result<StaticServer> {
     let binary = programs(shell)?.join("peerloom");
-    let shared = PeerloomServer::start(&binary)?;
+    let shared = PeerloomServer::start_relay(&binary)?;
     let own: Mutex<HashMap<u64, PeerloomServer>> = Mutex::default();
     let handler = move |method: &str, path: &str| {
         let answer = match (method, path) {
@@ -49,7 +49,7 @@ fn start_another(binary: &Path, servers: &Mutex<HashMap<u64, PeerloomServer>>) -
     // Held while the server starts, so that the bound holds for requests that come together.
     let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
     ensure!(servers.len() < SERVERS, "{SERVERS} servers run already");
-    let server = PeerloomServer::start(binary)?;
+    let server = PeerloomServer::start_relay(binary)?;
     let mut description = server.describe();
     let id = (0..).find(|id| !servers.contains_key(id)).context("an id is free")?;
     servers.insert(id, server);
