@@ -49,8 +49,12 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   circuit_bytes = 131072                 # in each direction; 0 for no limit
   circuit_seconds = 120                  # 0 for no limit
 
+  [webrtc]                               # direct connections that begin at a relay
+  port = 0                               # UDP, of those that are dialed from elsewhere; 0 for any
+  stun_servers = []                      # "host:port", which tell a node behind a NAT its outer address
+
 A node behind a NAT is reached through a relay: listen on the relay's address with /p2p-circuit behind it, for example
-/dns4/relay.example/tcp/4001/p2p/12D3Koo.../p2p-circuit"#;
+/dns4/relay.example/tcp/4001/p2p/12D3Koo.../p2p-circuit. Browsers then connect to it directly (/webrtc)."#;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = CONFIGURATION)]

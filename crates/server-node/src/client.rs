@@ -5,11 +5,18 @@ use peerloom_core::{Keypair, Multiaddr};
 use peerloom_node::{ConnectionInfo, Node};
 use peerloom_relay::{ClientConfig, RelayClient};
 
-use crate::run::{Storage, builder};
+use peerloom_webrtc::WebRtcConfig;
+
+use crate::{
+    run::{Storage, builder},
+    webrtc,
+};
 
 pub(crate) async fn connect(address: &Multiaddr) -> anyhow::Result<(Node, ConnectionInfo)> {
     let node = builder(Keypair::generate(), Storage::Memory)?.build();
     RelayClient::start(&node, ClientConfig::default())?;
+    // What is measured is the way that the address names.
+    webrtc::start(&node, WebRtcConfig::default(), false)?;
     let connection = node.dial(address.clone()).await.map_err(anyhow::Error::from)?;
     Ok((node, connection))
 }

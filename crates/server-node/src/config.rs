@@ -9,9 +9,10 @@ use anyhow::{Context, bail};
 use peerloom_core::Multiaddr;
 use peerloom_node::Limits;
 use peerloom_relay::RelayLimits;
+use peerloom_webrtc::WebRtcConfig;
 use serde::Deserialize;
 
-use crate::{cli::RunArguments, relay::FileRelay};
+use crate::{cli::RunArguments, relay::FileRelay, webrtc::FileWebRtc};
 
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -21,6 +22,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// There if this node is a relay.
     pub(crate) relay: Option<RelayLimits>,
+    pub(crate) webrtc: WebRtcConfig,
 }
 
 /// The file, as it is written. An unknown key is an error: a misspelt one must not pass for a default.
@@ -34,6 +36,8 @@ struct File {
     limits: FileLimits,
     #[serde(default)]
     relay: FileRelay,
+    #[serde(default)]
+    webrtc: FileWebRtc,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +97,7 @@ impl Config {
             status: arguments.status.or(file.status).unwrap_or(DEFAULT_STATUS),
             limits,
             relay: file.relay.limits(arguments.relay)?,
+            webrtc: file.webrtc.config()?,
         })
     }
 }

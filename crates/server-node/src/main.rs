@@ -11,6 +11,7 @@ mod ping;
 mod relay;
 mod run;
 mod status;
+mod webrtc;
 
 use std::process::ExitCode;
 

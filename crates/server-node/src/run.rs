@@ -15,7 +15,7 @@ use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cli::RunArguments, config::Config, echo, identity, liveness, status};
+use crate::{cli::RunArguments, config::Config, echo, identity, liveness, status, webrtc};
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
@@ -27,6 +27,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     echo::serve(&node)?;
     peerloom_perf::serve(&node)?;
     RelayClient::start(&node, ClientConfig::default())?;
+    webrtc::start(&node, config.webrtc, true)?;
     let relay = match config.relay {
         Some(limits) => Some(peerloom_relay::serve(&node, RelayConfig::new(limits))?),
         None => None,
@@ -35,7 +36,8 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
 
     println!("peer {}", node.peer_id());
     println!("status http://{}", status.address());
-    for address in config.listen {
+    let webrtc = webrtc::address_for(&config.listen);
+    for address in config.listen.into_iter().chain(webrtc) {
         for reachable in node.listen(address).await? {
             println!("listen {reachable}");
         }

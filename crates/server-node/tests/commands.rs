@@ -216,7 +216,8 @@ fn a_server_behind_a_relay_is_reached_through_it() {
     let relay = Server::start_with(public.path(), &["/ip4/127.0.0.1/tcp/0"], &["--relay"]);
     let circuit = format!("{}/p2p-circuit", relay.addresses[0]);
     let server = Server::start(hidden.path(), &[&circuit]);
-    assert_eq!(server.addresses, [format!("{circuit}/p2p/{}", server.peer)]);
+    let addresses = ["", "/webrtc"].map(|way| format!("{circuit}{way}/p2p/{}", server.peer));
+    assert_eq!(server.addresses, addresses);
 
     let ping = peerloom(&["ping", &server.addresses[0], "-n", "1", "--json"]);
     assert!(ping.status.success(), "{ping:?}");
@@ -229,6 +230,11 @@ fn a_server_behind_a_relay_is_reached_through_it() {
     let metrics = relay.status_page("/metrics");
     assert!(metrics.contains("\npeerloom_relay_reservations 1\n"), "{metrics}");
     assert!(metrics.contains("\npeerloom_relay_circuits_opened_total 2\n"), "{metrics}");
+
+    // Directly, what the relay would not carry.
+    let megabytes = ["--upload", "2", "--download", "2"];
+    let perf = peerloom(&[&["perf", &server.addresses[1], "--json"][..], &megabytes].concat());
+    assert!(perf.status.success(), "{perf:?}");
 }
 
 #[test]

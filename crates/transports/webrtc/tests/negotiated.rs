@@ -27,9 +27,11 @@ async fn subject() -> Subject {
 }
 
 /// Who listens, by number.
-static LISTENERS: LazyLock<Mutex<HashMap<u64, (PublicKey, mpsc::Sender<Call>)>>> =
-    LazyLock::new(Mutex::default);
+static LISTENERS: LazyLock<Mutex<HashMap<u64, Callee>>> = LazyLock::new(Mutex::default);
 static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Who it is, and where to call.
+type Callee = (PublicKey, mpsc::Sender<Call>);
 
 /// What a relayed connection brings: who it is, an offer, and where the answer goes.
 struct Call {

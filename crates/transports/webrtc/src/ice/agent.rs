@@ -33,10 +33,10 @@ const PACE: Duration = Duration::from_millis(20);
 /// For how long a better pair than the first that works is waited for.
 const NOMINATION_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The shortest time after which the remote is asked again whether it still wants to hear us, by how many milliseconds it
+/// The shortest time after which the remote is asked again whether it still wants to hear us, by how much that
 /// varies, and how long an answer holds (RFC 7675 section 5.1).
 const CONSENT_INTERVAL: Duration = Duration::from_secs(4);
-const CONSENT_VARIATION: u64 = 2000;
+const CONSENT_VARIATION: Duration = Duration::from_secs(2);
 const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which addresses of ours there are.
@@ -572,9 +572,11 @@ impl Agent {
 
 /// RFC 7675 section 5.1: "randomized between 0.8 and 1.2 times the basic period", which is five seconds.
 fn next_consent(now: Instant) -> Instant {
-    let [variation] = random::<1>();
-    let variation = u64::from_be_bytes(random()) % CONSENT_VARIATION.max(1);
-    later(now, CONSENT_INTERVAL.saturating_add(Duration::from_millis(variation)))
+    let [high, low] = random::<2>();
+    // Of 65,536 parts.
+    let part = u32::from(u16::from_be_bytes([high, low]));
+    let varies = CONSENT_VARIATION.checked_div(1 << 16).unwrap_or_default().saturating_mul(part);
+    later(now, CONSENT_INTERVAL.saturating_add(varies))
 }
 
 #[derive(Debug, PartialEq, Eq)]
