@@ -11,6 +11,8 @@ pub(crate) mod varint;
 
 /// HTTP/3 error codes, RFC 9114 section 8.1, and WebTransport's.
 pub(crate) mod error_code {
+    use crate::streams::ErrorCodes;
+
     pub(crate) const NO_ERROR: u32 = 0x100;
     pub(crate) const STREAM_CREATION_ERROR: u32 = 0x103;
     pub(crate) const CLOSED_CRITICAL_STREAM: u32 = 0x104;
@@ -26,14 +28,18 @@ pub(crate) mod error_code {
     const FIRST: u64 = 0x52e4_a40f_a8db;
     const LAST: u64 = 0x52e5_ac98_3162;
 
+    /// How an application's error codes go over HTTP/3.
+    pub(crate) const APPLICATION: ErrorCodes =
+        ErrorCodes { to_wire: from_application, from_wire: to_application };
+
     /// The application's error code as it goes over HTTP/3.
-    pub(crate) fn from_application(code: u32) -> u64 {
+    fn from_application(code: u32) -> u64 {
         let code = u64::from(code);
         FIRST + code + code / 0x1e
     }
 
     /// The application's error code, 0 if `code` is HTTP/3's own.
-    pub(crate) fn to_application(code: u64) -> u32 {
+    fn to_application(code: u64) -> u32 {
         if !(FIRST..=LAST).contains(&code) || (code - 0x21).is_multiple_of(0x1f) {
             return 0;
         }

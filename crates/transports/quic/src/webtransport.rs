@@ -9,29 +9,15 @@
 mod address;
 mod connection;
 mod handshake;
-mod limits;
 mod listener;
-mod receive_window;
 mod session;
-mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod transport;
 mod unidirectional;
 
-use std::{io, net::SocketAddr, sync::Arc};
-
-use peerloom_socket::udp::UdpSocket;
-
 pub use transport::{WebTransportConfig, WebTransportTransport};
 
 /// This transport's name in errors.
 const STEP: &str = "webtransport";
-
-/// A quinn endpoint on a socket of ours. Without a `config` it only dials.
-fn endpoint(bind: SocketAddr, config: Option<quinn::ServerConfig>) -> io::Result<quinn::Endpoint> {
-    let socket = Arc::new(UdpSocket::bind(bind)?);
-    let runtime = Arc::new(quinn::TokioRuntime);
-    quinn::Endpoint::new_with_abstract_socket(limits::endpoint_config(), config, socket, runtime)
-}

@@ -5,12 +5,13 @@
 //! its user need not know which of the two it has.
 
 use std::{
+    any::Any,
     fmt,
     future::{Future, poll_fn},
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -45,7 +46,7 @@ fn is_quic(first: u8) -> bool {
 pub struct UdpSocket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
-    others: OnceLock<mpsc::Sender<Datagram>>,
+    others: Mutex<Option<mpsc::Sender<Datagram>>>,
 }
 
 impl UdpSocket {
@@ -66,15 +67,21 @@ impl UdpSocket {
         socket.bind(&address.into())?;
         let socket = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { io: tokio::net::UdpSocket::from_std(socket)?, state, others: OnceLock::new() })
+        Ok(Self { io: tokio::net::UdpSocket::from_std(socket)?, state, others: Mutex::default() })
     }
 
-    /// The handle to what is not QUIC. `None` if it was taken before. As long as nobody takes it, and once it has been
-    /// dropped, such datagrams are dropped.
-    pub fn datagrams(self: &Arc<Self>) -> Option<DatagramSocket> {
-        let (sender, receiver) = mpsc::channel(DATAGRAM_QUEUE);
-        self.others.set(sender).ok()?;
-        Some(DatagramSocket { socket: self.clone(), source: Source::Shared(receiver) })
+    /// The handle to what is not QUIC. `None` while somebody has it. As long as nobody does, such datagrams are dropped.
+    ///
+    /// They come only while somebody receives for QUIC: `receiver` is what does, and lives as long as the handle.
+    pub fn datagrams(self: &Arc<Self>, receiver: Arc<dyn Any + Send + Sync>) -> Option<DatagramSocket> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.as_ref().is_some_and(|others| !others.is_closed()) {
+            return None;
+        }
+        let (sender, queue) = mpsc::channel(DATAGRAM_QUEUE);
+        *others = Some(sender);
+        let source = Source::Shared { queue, _receiver: receiver };
+        Some(DatagramSocket { socket: self.clone(), source })
     }
 
     /// The address and port that the socket is bound to.
@@ -107,9 +114,13 @@ impl UdpSocket {
             for payload in segments(buffer, meta) {
                 if payload.first().copied().is_some_and(is_quic) {
                     quic_here = true;
-                } else if let Some(others) = self.others.get() {
+                } else if let Some(others) =
+                    self.others.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+                {
                     // A full queue drops, as UDP may.
-                    let _ = others.try_send(Datagram::received(payload, meta));
+                    if let Ok(permit) = others.try_reserve() {
+                        permit.send(Datagram::received(payload, meta));
+                    }
                 }
             }
             if !quic_here {
@@ -228,7 +239,7 @@ pub struct DatagramSocket {
 }
 
 enum Source {
-    Shared(mpsc::Receiver<Datagram>),
+    Shared { queue: mpsc::Receiver<Datagram>, _receiver: Arc<dyn Any + Send + Sync> },
     Own(OwnReceiver),
 }
 
@@ -248,7 +259,7 @@ impl DatagramSocket {
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
         match &mut self.source {
             Source::Own(receiver) => receiver.poll(&self.socket, cx),
-            Source::Shared(queue) => match ready!(queue.poll_recv(cx)) {
+            Source::Shared { queue, .. } => match ready!(queue.poll_recv(cx)) {
                 Some(datagram) => Poll::Ready(Ok(datagram)),
                 // The sender lives in the socket that this handle keeps alive.
                 None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
@@ -315,7 +326,7 @@ impl DatagramSender {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Shared(_) => "Shared",
+            Self::Shared { .. } => "Shared",
             Self::Own(_) => "Own",
         })
     }
@@ -373,8 +384,10 @@ mod tests {
     #[tokio::test]
     async fn stun_and_dtls_go_to_the_second_consumer_and_the_rest_to_quic() {
         let socket = Arc::new(UdpSocket::bind(LOOPBACK).unwrap());
-        let mut others = socket.datagrams().unwrap();
-        assert!(socket.datagrams().is_none());
+        let first = socket.datagrams(Arc::new(())).unwrap();
+        assert!(socket.datagrams(Arc::new(())).is_none());
+        drop(first);
+        let mut others = socket.datagrams(Arc::new(())).unwrap();
         let sender = DatagramSocket::bind(LOOPBACK).unwrap();
         let to = socket.local_address().unwrap();
         // STUN binding request, DTLS handshake, QUIC long header, version negotiation with the fixed bit clear, short.
@@ -398,7 +411,7 @@ mod tests {
     async fn a_full_queue_and_a_missing_consumer_drop_without_stalling_quic() {
         for take in [true, false] {
             let socket = Arc::new(UdpSocket::bind(LOOPBACK).unwrap());
-            let others = take.then(|| socket.datagrams().unwrap());
+            let others = take.then(|| socket.datagrams(Arc::new(())).unwrap());
             let sender = DatagramSocket::bind(LOOPBACK).unwrap();
             let to = socket.local_address().unwrap();
             let quic = receive_as_quinn(&socket);
@@ -411,7 +424,7 @@ mod tests {
             }
             sender.send(&transmit(to, &[0xc0, 7])).await.unwrap();
             assert_eq!(quic.await, [[0xc0, 7]]);
-            if let Some(DatagramSocket { source: Source::Shared(queue), .. }) = others {
+            if let Some(DatagramSocket { source: Source::Shared { queue, .. }, .. }) = others {
                 assert_eq!(queue.len(), DATAGRAM_QUEUE);
             }
         }

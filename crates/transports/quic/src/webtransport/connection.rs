@@ -11,7 +11,8 @@ use peerloom_upgrade::noise::RemoteIdentity;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::Mutex;
 
-use super::{session::Session, stream::WebTransportStream};
+use super::session::Session;
+use crate::stream::QuicStream;
 
 /// A stream that the remote opened, once its header is there; nothing if it is none of ours.
 type Admission = BoxFuture<'static, Option<(SendStream, RecvStream)>>;
@@ -40,14 +41,14 @@ impl WebTransportConnection {
         let mut admitting = self.admitting.lock().await;
         loop {
             tokio::select! {
-                opened = self.session.quic.accept_bi() => {
-                    let (send, recv) = opened.map_err(|error| self.session.over(error))?;
+                opened = self.session.quic().accept_bi() => {
+                    let (send, recv) = opened.map_err(|error| self.session.streams.over(error))?;
                     let session = self.session.clone();
                     admitting.push(Box::pin(async move { session.admit(send, recv).await }));
                 }
                 Some(admitted) = admitting.next() => {
                     if let Some((send, recv)) = admitted {
-                        return Ok(Box::new(WebTransportStream::inbound(self.session.clone(), send, recv)));
+                        return Ok(Box::new(QuicStream::inbound(self.session.streams.clone(), send, recv)));
                     }
                 }
             }
@@ -69,12 +70,7 @@ impl Connection for WebTransportConnection {
     }
 
     fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
-        let session = self.session.clone();
-        Box::pin(async move {
-            session.check_open()?;
-            let (send, recv) = session.quic.open_bi().await.map_err(|error| session.over(error))?;
-            Ok(Box::new(WebTransportStream::outbound(session, send, recv)) as Box<dyn Stream>)
-        })
+        Box::pin(self.session.streams.clone().open())
     }
 
     fn accept_stream(&self) -> BoxFuture<'_, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
@@ -86,11 +82,7 @@ impl Connection for WebTransportConnection {
     }
 
     fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {
-        let session = self.session.clone();
-        Box::pin(async move {
-            let error = session.quic.closed().await;
-            session.over(error)
-        })
+        Box::pin(self.session.streams.clone().closed())
     }
 }
 

@@ -13,27 +13,29 @@ use quinn::SendStream;
 use super::{
     STEP,
     connection::WebTransportConnection,
-    limits::{HANDSHAKE_TIMEOUT, LINGER},
-    receive_window::ReceiveWindow,
     session::{RequestStream, Session, SessionError, read_varint},
-    stream::WebTransportStream,
     tls::{HashVerifier, ServedCertificates},
     unidirectional::UnidirectionalStreams,
 };
-use crate::h3::{connect, error_code, frame, settings};
+use crate::{
+    h3::{connect, error_code, frame, settings},
+    limits::{HANDSHAKE_TIMEOUT, LINGER},
+    stream::QuicStream,
+    streams::Established,
+};
 
 /// The server's side, once quinn can send.
 pub(super) async fn accept(
-    quic: quinn::Connection,
+    connection: Established,
     identity: &Keypair,
     certificates: &ServedCertificates,
-    window: ReceiveWindow,
     remote_address: Multiaddr,
 ) -> Result<Box<dyn Connection>, HandshakeError> {
+    let quic = connection.quic.clone();
     let fail = |error: SessionError| error.fail_handshake(&quic);
     let control = open_control_stream(&quic).await.map_err(fail)?;
     let (connect, request) = accept_request(&quic).await.map_err(fail)?;
-    let session = Session::new(quic.clone(), connect, control, window);
+    let session = Session::new(connection, connect, control);
 
     // libp2p webtransport spec, "Security Handshake": the first stream that the client opens.
     let (send, recv) = quic.accept_bi().await.map_err(|error| fail(error.into()))?;
@@ -41,7 +43,7 @@ pub(super) async fn accept(
         let reason = "one session per connection";
         return Err(fail(SessionError::violation(error_code::REQUEST_REJECTED, reason)));
     };
-    let stream = WebTransportStream::inbound(session.clone(), send, recv);
+    let stream = QuicStream::inbound(session.streams.clone(), send, recv);
     let extensions =
         NoiseExtensions { webtransport_certhashes: certificates.confirmed(), stream_muxers: Vec::new() };
     let (remote, mut stream) = authenticate(stream, Role::Responder, identity, extensions).await?;
@@ -65,12 +67,12 @@ pub(super) struct Expected<'a> {
 
 /// The client's side, once QUIC's handshake is done.
 pub(super) async fn connect(
-    quic: quinn::Connection,
+    connection: Established,
     identity: &Keypair,
     expected: Expected<'_>,
-    window: ReceiveWindow,
     remote_address: Multiaddr,
 ) -> Result<Box<dyn Connection>, HandshakeError> {
+    let quic = connection.quic.clone();
     let fail = |error: SessionError| error.fail_handshake(&quic);
     let mut streams = UnidirectionalStreams::new(quic.clone());
     let control = open_control_stream(&quic).await.map_err(fail)?;
@@ -85,9 +87,9 @@ pub(super) async fn connect(
         .await
         .map_err(|error| fail(error.into()))?;
     let mut request = RequestStream::new(response, None);
-    let session = Session::new(quic.clone(), connect, control, window);
+    let session = Session::new(connection, connect, control);
     let (send, recv) = quic.open_bi().await.map_err(|error| fail(error.into()))?;
-    let stream = WebTransportStream::outbound(session.clone(), send, recv);
+    let stream = QuicStream::outbound(session.streams.clone(), send, recv);
 
     // The spec's SHOULD: Noise begins without waiting for the response, which saves a round trip.
     let response = async {
@@ -154,11 +156,11 @@ async fn accept_request(quic: &quinn::Connection) -> Result<(SendStream, Request
 
 /// Runs Noise on the session's first stream, then ends our half of that stream.
 async fn authenticate(
-    stream: WebTransportStream,
+    stream: QuicStream,
     role: Role,
     identity: &Keypair,
     extensions: NoiseExtensions,
-) -> Result<(RemoteIdentity, WebTransportStream), HandshakeError> {
+) -> Result<(RemoteIdentity, QuicStream), HandshakeError> {
     let mut io = stream.into_io();
     // "The prologue is empty": the certificate hashes bind the handshake to the connection.
     let remote = noise::authenticate(&mut io, role, identity, &[], extensions).await?;

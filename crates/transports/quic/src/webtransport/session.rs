@@ -1,82 +1,49 @@
-//! A WebTransport session on a QUIC connection: what its streams and its owner share, and the task that watches over it.
+//! A WebTransport session on a QUIC connection, and the task that watches over it.
 
-use std::{
-    collections::VecDeque,
-    future::Future as _,
-    pin::Pin,
-    sync::{Arc, OnceLock},
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::join_all;
 use parking_lot::Mutex;
-use peerloom_core::{
-    ConnectionError, HandshakeError,
-    runtime::{BoxFuture, Instant, sleep, timeout},
-};
+use peerloom_core::{ConnectionError, HandshakeError, runtime::timeout};
 use quinn::{RecvStream, SendStream};
 
-use super::{
-    STEP,
-    limits::{CLOSE_TIMEOUT, LINGER, MAX_STREAMS, MAX_UNREAD_STREAMS, MIN_STREAMS, STOP_DELAY},
-    receive_window::ReceiveWindow,
-    stream::on_the_wire,
-    unidirectional::UnidirectionalStreams,
-};
-use crate::h3::{
-    capsule::{self, CapsuleReader},
-    error_code,
-    frame::{self, Splitter},
-    varint,
+use super::{STEP, unidirectional::UnidirectionalStreams};
+use crate::{
+    h3::{
+        capsule::{self, CapsuleReader},
+        error_code,
+        frame::{self, Splitter},
+        varint,
+    },
+    limits::{CLOSE_TIMEOUT, LINGER},
+    streams::{Established, Streams},
 };
 
-/// How often a connection with open streams is asked whether one of them holds up the others.
-const WINDOW_CHECK: Duration = Duration::from_secs(1);
-
-/// What the streams of a session and its owner share.
+/// What a session and its task share, beside its streams.
 pub(super) struct Session {
-    pub(super) quic: quinn::Connection,
+    pub(super) streams: Arc<Streams>,
     /// The id of the CONNECT request's stream.
     id: u64,
-    /// What each of our streams begins with.
-    pub(super) header: Bytes,
-    window: ReceiveWindow,
-    accepted: Mutex<AcceptedStreams>,
-    over: OnceLock<Arc<ConnectionError>>,
     /// Our side of the CONNECT stream, until the session is closed.
     connect: Mutex<Option<SendStream>>,
     /// Our control stream, which must stay open as long as the connection.
     _control: SendStream,
-    unacknowledged: Mutex<Unacknowledged>,
-    unread: Mutex<UnreadStreams>,
 }
 
 impl Session {
     /// The session that the CONNECT request on `connect` opened.
-    pub(super) fn new(
-        quic: quinn::Connection,
-        connect: SendStream,
-        control: SendStream,
-        window: ReceiveWindow,
-    ) -> Arc<Self> {
+    pub(super) fn new(connection: Established, connect: SendStream, control: SendStream) -> Arc<Self> {
         let id = quinn::VarInt::from(connect.id()).into_inner();
         let mut header = BytesMut::new();
         varint::encode(frame::WEBTRANSPORT_STREAM, &mut header);
         varint::encode(id, &mut header);
-        Arc::new(Self {
-            quic,
-            id,
-            header: header.freeze(),
-            window,
-            accepted: Mutex::default(),
-            over: OnceLock::new(),
-            connect: Mutex::new(Some(connect)),
-            _control: control,
-            unacknowledged: Mutex::default(),
-            unread: Mutex::default(),
-        })
+        let Established { quic, port, window } = connection;
+        let streams = Streams::new(quic, port, error_code::APPLICATION, header.freeze(), window);
+        Arc::new(Self { streams, id, connect: Mutex::new(Some(connect)), _control: control })
+    }
+
+    pub(super) fn quic(&self) -> &quinn::Connection {
+        &self.streams.quic
     }
 
     /// Reads the header of a bidirectional stream that the remote opened. `None` if the stream is not one of this
@@ -96,60 +63,17 @@ impl Session {
         None
     }
 
-    /// Fails if the session is over or being closed.
-    pub(super) fn check_open(&self) -> Result<(), Arc<ConnectionError>> {
-        self.over.get().map_or(Ok(()), |over| Err(over.clone()))
-    }
-
-    /// Why the session is over, now that quinn reports `error`.
-    pub(super) fn over(&self, error: quinn::ConnectionError) -> Arc<ConnectionError> {
-        self.over.get_or_init(|| Arc::new(into_connection_error(error))).clone()
-    }
-
-    /// Counts bytes that a stream handed to its reader.
-    pub(super) fn count_read(&self, bytes: usize) {
-        self.window.read(&self.quic, bytes);
-    }
-
-    /// Counts a stream of the remote's that was accepted, until [`forget_accepted`](Self::forget_accepted).
-    pub(super) fn count_accepted(&self) {
-        if let Some(limit) = self.accepted.lock().count() {
-            self.quic.set_max_concurrent_bi_streams(limit.into());
-        }
-    }
-
-    /// The stream is gone.
-    pub(super) fn forget_accepted(&self) {
-        let mut accepted = self.accepted.lock();
-        accepted.open = accepted.open.saturating_sub(1);
-    }
-
-    /// Notes that `stream` was finished, so that a close waits for its bytes.
-    pub(super) fn note_finished(&self, stream: &SendStream) {
-        let stopped = stream.stopped();
-        self.unacknowledged.lock().push(Box::pin(async move {
-            let _ = stopped.await;
-        }));
-    }
-
-    /// Takes the read half of a stream whose write half is finished and which nobody holds any more. The remote is told to
-    /// stop only if it does not end the stream itself.
-    pub(super) fn stop_later(&self, recv: RecvStream) {
-        self.unread.lock().push(recv);
-    }
-
     /// Closes the session in order. See [`peerloom_core::Connection::close`].
     pub(super) async fn close(self: Arc<Self>) {
-        let _ = self.over.set(Arc::new(ConnectionError::ClosedLocally));
+        self.streams.ends_with(ConnectionError::ClosedLocally);
         let connect = self.connect.lock().take();
         let graceful = async {
             let Some(mut connect) = connect else {
                 // Somebody else is closing it.
-                self.quic.closed().await;
+                self.quic().closed().await;
                 return;
             };
-            let finished = std::mem::take(&mut *self.unacknowledged.lock()).futures;
-            join_all(finished).await;
+            self.streams.acknowledged().await;
             // Behind all that open streams have written.
             let _ = connect.set_priority(-1);
             if connect.write_all(&capsule::encode_close(0)).await.is_ok() && connect.finish().is_ok() {
@@ -157,13 +81,13 @@ impl Session {
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, graceful).await;
-        self.quic.close(error_code::NO_ERROR.into(), b"");
+        self.quic().close(error_code::NO_ERROR.into(), b"");
     }
 
     /// Closes the session at once; bytes may be lost.
     pub(super) fn abandon(&self) {
-        let _ = self.over.set(Arc::new(ConnectionError::ClosedLocally));
-        self.quic.close(error_code::NO_ERROR.into(), b"");
+        self.streams.ends_with(ConnectionError::ClosedLocally);
+        self.quic().close(error_code::NO_ERROR.into(), b"");
     }
 
     /// Watches over the session until it ends. `connect` is the remote's side of the CONNECT stream.
@@ -171,123 +95,23 @@ impl Session {
         let end = tokio::select! {
             end = connect.closed() => end,
             error = streams.run() => Err(error),
-            () = self.keep_flowing() => return,
+            () = self.streams.keep_flowing() => return,
         };
         match end {
             Ok(()) | Err(SessionError::Reset) => {
-                let _ = self.over.set(Arc::new(ConnectionError::ClosedByRemote));
+                self.streams.ends_with(ConnectionError::ClosedByRemote);
                 // webtransport draft, "Session Termination": upon the capsule, close our side too.
                 if let Some(mut ours) = self.connect.lock().take() {
                     let _ = ours.finish();
                 }
-                let _ = timeout(LINGER, self.quic.closed()).await;
-                self.quic.close(error_code::NO_ERROR.into(), b"");
+                let _ = timeout(LINGER, self.quic().closed()).await;
+                self.quic().close(error_code::NO_ERROR.into(), b"");
             }
-            Err(SessionError::Lost(error)) => drop(self.over(error)),
+            Err(SessionError::Lost(error)) => drop(self.streams.over(error)),
             Err(SessionError::Violation { code, reason }) => {
-                let _ = self.over.set(Arc::new(ConnectionError::Protocol(reason.to_owned())));
-                self.quic.close(code.into(), reason.as_bytes());
+                self.streams.ends_with(ConnectionError::Protocol(reason.to_owned()));
+                self.quic().close(code.into(), reason.as_bytes());
             }
-        }
-    }
-
-    /// Never ends. Streams are what refer to a session, beside its owner and its task.
-    async fn keep_flowing(self: &Arc<Self>) {
-        loop {
-            sleep(WINDOW_CHECK).await;
-            self.unread.lock().stop_old();
-            if Arc::strong_count(self) > 2 {
-                self.window.check(&self.quic);
-            }
-        }
-    }
-}
-
-/// How many of the remote's streams are in use, and how many it may open.
-struct AcceptedStreams {
-    open: u32,
-    limit: u32,
-}
-
-impl AcceptedStreams {
-    /// One more. Returns a new limit, if it is time for one.
-    fn count(&mut self) -> Option<u32> {
-        self.open = self.open.saturating_add(1);
-        if self.open < self.limit / 2 || self.limit >= MAX_STREAMS {
-            return None;
-        }
-        self.limit = self.limit.saturating_mul(2).min(MAX_STREAMS);
-        Some(self.limit)
-    }
-}
-
-impl Default for AcceptedStreams {
-    fn default() -> Self {
-        Self { open: 0, limit: MIN_STREAMS }
-    }
-}
-
-/// Streams that were finished and whose last bytes the remote may not have. Those that it has are forgotten whenever
-/// the list has doubled; the rest are as many as its stream limit lets it leave unacknowledged.
-#[derive(Default)]
-struct Unacknowledged {
-    futures: Vec<BoxFuture<'static, ()>>,
-    look_at: usize,
-}
-
-impl Unacknowledged {
-    const FIRST_LOOK: usize = 32;
-
-    fn push(&mut self, acknowledged: BoxFuture<'static, ()>) {
-        self.futures.push(acknowledged);
-        if self.futures.len() > self.look_at.max(Self::FIRST_LOOK) {
-            let cx = &mut Context::from_waker(Waker::noop());
-            self.futures.retain_mut(|acknowledged| acknowledged.as_mut().poll(cx).is_pending());
-            self.look_at = self.futures.len().saturating_mul(2);
-        }
-    }
-}
-
-/// Read halves that nobody reads, of streams whose write half is finished.
-///
-/// Firefox forgets what it has received and not yet read of a stream when it is told to stop sending on it: a server that
-/// answers and drops the stream would take its answer back. So that comes late, and mostly never: the remote has been
-/// answered, and ends its half.
-#[derive(Default)]
-struct UnreadStreams(VecDeque<(Instant, RecvStream)>);
-
-impl UnreadStreams {
-    fn push(&mut self, mut recv: RecvStream) {
-        if discard(&mut recv) {
-            return;
-        }
-        if self.0.len() >= MAX_UNREAD_STREAMS {
-            self.0.pop_front().into_iter().for_each(stop);
-        }
-        self.0.push_back((Instant::now(), recv));
-    }
-
-    /// Forgets those that have ended, and stops those that had their time.
-    fn stop_old(&mut self) {
-        self.0.retain_mut(|(_, recv)| !discard(recv));
-        while self.0.front().is_some_and(|(since, _)| since.elapsed() >= STOP_DELAY) {
-            self.0.pop_front().into_iter().for_each(stop);
-        }
-    }
-}
-
-fn stop((_, mut recv): (Instant, RecvStream)) {
-    let _ = recv.stop(on_the_wire(0));
-}
-
-/// Throws away what has arrived. Whether that was all there will be.
-fn discard(recv: &mut RecvStream) -> bool {
-    let cx = &mut Context::from_waker(Waker::noop());
-    loop {
-        match poll_once(cx, recv.read_chunks(&mut [const { Bytes::new() }; 8])) {
-            Poll::Ready(Ok(Some(_))) => {}
-            Poll::Ready(Ok(None) | Err(_)) => return true,
-            Poll::Pending => return false,
         }
     }
 }
@@ -437,21 +261,4 @@ pub(super) async fn read_varint(stream: &mut RecvStream) -> Result<Option<u64>, 
             return Ok(Some(value));
         }
     }
-}
-
-fn into_connection_error(error: quinn::ConnectionError) -> ConnectionError {
-    use quinn::ConnectionError as Quic;
-    match error {
-        // An application's close is orderly, whatever its code: browsers use several.
-        Quic::ApplicationClosed(_) => ConnectionError::ClosedByRemote,
-        Quic::LocallyClosed => ConnectionError::ClosedLocally,
-        Quic::TimedOut => ConnectionError::TimedOut,
-        Quic::TransportError(error) => ConnectionError::Protocol(error.to_string()),
-        other => ConnectionError::Io(other.to_string()),
-    }
-}
-
-/// Polls a future that may be dropped when it is pending.
-pub(super) fn poll_once<F: Future>(cx: &mut Context<'_>, future: F) -> Poll<F::Output> {
-    Pin::new(&mut std::pin::pin!(future)).poll(cx)
 }

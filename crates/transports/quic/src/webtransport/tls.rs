@@ -9,20 +9,22 @@ use std::{
 
 use parking_lot::RwLock;
 use peerloom_core::Multihash;
+use peerloom_upgrade::tls::{KeyExchange, cryptography};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::sync::watch;
 
-use crate::certificate::{Certificate, Certificates, UnacceptableCertificate};
-
-const ALPN: &[u8] = b"h3";
+use crate::{
+    alpn::Alpn,
+    certificate::{Certificate, Certificates, UnacceptableCertificate},
+};
 
 /// The wall clock is looked at at least this often, for it may jump and machines may sleep.
 const CLOCK_CHECK: Duration = Duration::from_secs(60 * 60);
@@ -96,7 +98,7 @@ pub(super) fn server_config(certificates: Arc<ServedCertificates>) -> Result<Qui
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![Alpn::H3.name().to_vec()];
     // Tickets would let a client skip the certificate, and cost memory per connection.
     config.send_tls13_tickets = 0;
     config.try_into().map_err(|error: NoInitialCipherSuite| error.to_string())
@@ -110,13 +112,13 @@ pub(super) fn client_config(verifier: Arc<HashVerifier>) -> Result<QuicClientCon
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![Alpn::H3.name().to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.try_into().map_err(|error: NoInitialCipherSuite| error.to_string())
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(cryptography(KeyExchange::Classical))
 }
 
 /// Accepts a certificate by its hash, as browsers do with `serverCertificateHashes`.

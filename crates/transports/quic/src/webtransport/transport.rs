@@ -1,7 +1,7 @@
 //! [`WebTransportTransport`]: dials and listens.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,14 +15,18 @@ use peerloom_core::{
 use super::{
     STEP,
     address::WebTransportAddress,
-    endpoint,
     handshake::{self, Expected},
-    limits::{self, transport_config},
-    listener::WebTransportListener,
-    receive_window::{ReceiveBudget, ReceiveWindow},
+    listener::{Acceptor, WebTransportListener},
     tls::{self, HashVerifier, ServedCertificates},
 };
-use crate::certificate::{Certificates, MemoryStore};
+use crate::{
+    alpn::Alpn,
+    certificate::{Certificates, MemoryStore},
+    limits::{IDLE_TIMEOUT, MAX_UNIDIRECTIONAL_STREAMS, RECEIVE_BUDGET, Settings, transport_config},
+    ports::UdpPorts,
+    receive_window::{ReceiveBudget, ReceiveWindow},
+    streams::Established,
+};
 
 /// How a [`WebTransportTransport`] behaves.
 #[derive(Debug)]
@@ -34,11 +38,18 @@ pub struct WebTransportConfig {
     pub idle_timeout: Duration,
     /// What all connections together may receive before it is read, in bytes, beyond 256 KiB for each.
     pub receive_budget: u64,
+    /// The UDP ports to listen on and to dial from, those of other transports if they are to be shared with them.
+    pub ports: UdpPorts,
 }
 
 impl Default for WebTransportConfig {
     fn default() -> Self {
-        Self { certificates: None, idle_timeout: Duration::from_secs(30), receive_budget: 512 * 1024 * 1024 }
+        Self {
+            certificates: None,
+            idle_timeout: IDLE_TIMEOUT,
+            receive_budget: RECEIVE_BUDGET,
+            ports: UdpPorts::default(),
+        }
     }
 }
 
@@ -46,6 +57,12 @@ impl WebTransportConfig {
     /// Serves `certificates`.
     pub fn with_certificates(mut self, certificates: Certificates) -> Self {
         self.certificates = Some(certificates);
+        self
+    }
+
+    /// Shares UDP ports with the other transports that have `ports`.
+    pub fn with_ports(mut self, ports: UdpPorts) -> Self {
+        self.ports = ports;
         self
     }
 
@@ -64,11 +81,11 @@ pub struct WebTransportTransport {
 
 struct Shared {
     identity: Keypair,
+    settings: Settings,
     transport: Arc<quinn::TransportConfig>,
     budget: Arc<ReceiveBudget>,
     certificates: Mutex<Option<Arc<ServedCertificates>>>,
-    dialer_ip4: Mutex<Option<quinn::Endpoint>>,
-    dialer_ip6: Mutex<Option<quinn::Endpoint>>,
+    ports: UdpPorts,
 }
 
 impl WebTransportTransport {
@@ -76,14 +93,18 @@ impl WebTransportTransport {
     pub fn new(identity: Keypair, config: WebTransportConfig) -> Self {
         let certificates =
             config.certificates.map(|certificates| Arc::new(ServedCertificates::new(certificates)));
+        let settings = Settings {
+            idle_timeout: config.idle_timeout,
+            unidirectional_streams: MAX_UNIDIRECTIONAL_STREAMS,
+        };
         Self {
             shared: Arc::new(Shared {
                 identity,
-                transport: transport_config(config.idle_timeout),
+                settings,
+                transport: transport_config(settings),
                 budget: ReceiveBudget::new(config.receive_budget),
                 certificates: Mutex::new(certificates),
-                dialer_ip4: Mutex::default(),
-                dialer_ip6: Mutex::default(),
+                ports: config.ports,
             }),
         }
     }
@@ -124,19 +145,16 @@ impl Shared {
         let failed = |reason: String| ListenError::Io { address: address.clone(), reason };
         let certificates = self.certificates().map_err(failed)?;
         let tls = tls::server_config(certificates.clone()).map_err(failed)?;
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(self.transport.clone());
-        limits::limit_incoming(&mut config);
-        let identity = self.identity.clone();
-        WebTransportListener::bind(
-            socket,
-            address.clone(),
-            config,
-            identity,
-            certificates,
-            self.budget.clone(),
-        )
-        .map_err(|error| failed(error.to_string()))
+        let acceptor = Acceptor {
+            identity: self.identity.clone(),
+            certificates: certificates.clone(),
+            budget: self.budget.clone(),
+            tls: Arc::new(tls),
+            settings: self.settings,
+        };
+        let served = self.ports.open(socket).and_then(|port| port.serve(Alpn::H3, Arc::new(acceptor)));
+        let served = served.map_err(|error| failed(error.to_string()))?;
+        Ok(WebTransportListener::new(served, address, certificates))
     }
 
     fn certificates(&self) -> Result<Arc<ServedCertificates>, String> {
@@ -183,8 +201,9 @@ impl Shared {
         let tls = tls::client_config(verifier.clone()).map_err(unreachable)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(self.transport.clone());
-        let endpoint = self.dialer(socket).map_err(|error| unreachable(error.to_string()))?;
-        let connecting = endpoint
+        let port = self.ports.to_dial(socket.ip()).map_err(|error| unreachable(error.to_string()))?;
+        let connecting = port
+            .endpoint()
             .connect_with(config, socket, &parsed.server_name())
             .map_err(|error| unreachable(error.to_string()))?;
         let quic = match connecting.await {
@@ -201,22 +220,9 @@ impl Shared {
             }
         };
         let expected = Expected { authority: parsed.authority(), peer: parsed.peer, verifier: &verifier };
-        let window = ReceiveWindow::new(self.budget.clone());
-        handshake::connect(quic, &self.identity, expected, window, address.without_peer_id())
+        let connection = Established { quic, port, window: ReceiveWindow::new(self.budget.clone()) };
+        handshake::connect(connection, &self.identity, expected, address.without_peer_id())
             .await
             .map_err(failed)
-    }
-
-    /// The endpoint to dial `remote` from. One per address family serves all dials.
-    fn dialer(&self, remote: SocketAddr) -> std::io::Result<quinn::Endpoint> {
-        let (dialer, unspecified) = match remote {
-            SocketAddr::V4(_) => (&self.dialer_ip4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
-            SocketAddr::V6(_) => (&self.dialer_ip6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
-        };
-        let mut dialer = dialer.lock();
-        if let Some(endpoint) = &*dialer {
-            return Ok(endpoint.clone());
-        }
-        Ok(dialer.insert(endpoint(unspecified, None)?).clone())
     }
 }

@@ -1,4 +1,4 @@
-//! [`WebTransportStream`]: a bidirectional stream of a session.
+//! [`QuicStream`]: a bidirectional stream, of a QUIC connection or of a WebTransport session on one.
 
 use std::{
     any::Any,
@@ -9,17 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use peerloom_core::{Stream, StreamError};
-use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
-use super::session::{Session, poll_once};
-use crate::h3::error_code;
+use crate::streams::{Streams, poll_once};
 
 /// Chunks taken from quinn at a time. A chunk is what one packet held, so this is about 45 KiB.
 const CHUNKS: usize = 32;
 
-/// A bidirectional stream of a session. Chunks are quinn's own memory, passed on.
-pub(super) struct WebTransportStream {
-    session: Arc<Session>,
+/// A bidirectional stream. Chunks are quinn's own memory, passed on.
+pub(crate) struct QuicStream {
+    streams: Arc<Streams>,
     send: SendStream,
     /// `None` only while the stream is being dropped.
     recv: Option<RecvStream>,
@@ -45,28 +44,29 @@ enum HalfState {
     Failed(StreamError),
 }
 
-impl WebTransportStream {
+impl QuicStream {
     /// A stream that the remote opened, its header read.
-    pub(super) fn inbound(session: Arc<Session>, send: SendStream, recv: RecvStream) -> Self {
-        session.count_accepted();
-        let mut stream = Self::new(session, send, recv, Bytes::new());
+    pub(crate) fn inbound(streams: Arc<Streams>, send: SendStream, recv: RecvStream) -> Self {
+        streams.count_accepted();
+        let mut stream = Self::new(streams, send, recv, Bytes::new());
         stream.accepted = true;
         stream
     }
 
     /// A stream that we opened. Its header is on its way unless flow control forbids, so that the remote sees the stream
     /// even if it is to speak first.
-    pub(super) fn outbound(session: Arc<Session>, send: SendStream, recv: RecvStream) -> Self {
-        let header = session.header.clone();
-        let mut stream = Self::new(session, send, recv, header);
+    pub(crate) fn outbound(streams: Arc<Streams>, send: SendStream, recv: RecvStream) -> Self {
+        let header = streams.header.clone();
+        let mut stream = Self::new(streams, send, recv, header);
         let _ = stream.poll_header(&mut Context::from_waker(Waker::noop()));
         stream
     }
 
-    fn new(session: Arc<Session>, send: SendStream, recv: RecvStream, header: Bytes) -> Self {
+    fn new(streams: Arc<Streams>, send: SendStream, recv: RecvStream, header: Bytes) -> Self {
+        streams.count_held();
         let (read, write) = (Half::new(), Half::new());
         Self {
-            session,
+            streams,
             send,
             recv: Some(recv),
             accepted: false,
@@ -111,14 +111,14 @@ impl WebTransportStream {
         let first = chunks.next().unwrap_or_default();
         self.received.extend(chunks);
         let bytes = self.received.iter().map(Bytes::len).sum::<usize>().saturating_add(first.len());
-        self.session.count_read(bytes);
+        self.streams.count_read(bytes);
         Poll::Ready(Ok(Some(first)))
     }
 
     fn read_error(&self, error: ReadError) -> StreamError {
         match error {
-            ReadError::Reset(code) => StreamError::Reset { code: error_code::to_application(code.into()) },
-            ReadError::ConnectionLost(error) => StreamError::ConnectionLost(self.session.over(error)),
+            ReadError::Reset(code) => StreamError::Reset { code: self.streams.codes.decode(code) },
+            ReadError::ConnectionLost(error) => StreamError::ConnectionLost(self.streams.over(error)),
             // We stopped it, or polled in a way that we never do.
             ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
                 StreamError::Reset { code: 0 }
@@ -128,27 +128,27 @@ impl WebTransportStream {
 
     fn write_error(&self, error: WriteError) -> StreamError {
         match error {
-            WriteError::Stopped(code) => match error_code::to_application(code.into()) {
+            WriteError::Stopped(code) => match self.streams.codes.decode(code) {
                 0 => StreamError::WriteClosed,
                 code => StreamError::Reset { code },
             },
-            WriteError::ConnectionLost(error) => StreamError::ConnectionLost(self.session.over(error)),
+            WriteError::ConnectionLost(error) => StreamError::ConnectionLost(self.streams.over(error)),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::WriteClosed,
         }
     }
 
     fn abandon_write(&mut self, code: u32) {
-        let _ = self.send.reset(on_the_wire(code));
+        let _ = self.send.reset(self.streams.codes.encode(code));
     }
 
     fn abandon_read(&mut self, code: u32) {
         if let Some(recv) = &mut self.recv {
-            let _ = recv.stop(on_the_wire(code));
+            let _ = recv.stop(self.streams.codes.encode(code));
         }
     }
 }
 
-impl Stream for WebTransportStream {
+impl Stream for QuicStream {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         if let Some(chunk) = self.received.pop_front() {
             return Poll::Ready(Ok(Some(chunk)));
@@ -190,7 +190,7 @@ impl Stream for WebTransportStream {
     fn poll_close_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         ready!(self.poll_flush(cx))?;
         if let HalfState::Open = self.write.state {
-            self.session.note_finished(&self.send);
+            self.streams.note_finished(&self.send);
             let _ = self.send.finish();
             self.write.state = HalfState::Ended;
         }
@@ -210,13 +210,13 @@ impl Stream for WebTransportStream {
     }
 }
 
-impl Drop for WebTransportStream {
+impl Drop for QuicStream {
     fn drop(&mut self) {
         match (&self.write.state, &self.read.state) {
             // We have said all that we had to say, and the remote is to have time to read it.
             (HalfState::Ended, HalfState::Open) => {
                 if let Some(recv) = self.recv.take() {
-                    self.session.stop_later(recv);
+                    self.streams.stop_later(recv);
                 }
             }
             (HalfState::Open, read) => {
@@ -231,8 +231,9 @@ impl Drop for WebTransportStream {
             _ => {}
         }
         if self.accepted {
-            self.session.forget_accepted();
+            self.streams.forget_accepted();
         }
+        self.streams.forget_held();
     }
 }
 
@@ -276,8 +277,4 @@ impl Half {
             waker.wake();
         }
     }
-}
-
-pub(super) fn on_the_wire(code: u32) -> VarInt {
-    VarInt::from_u64(error_code::from_application(code)).unwrap_or(VarInt::MAX)
 }

@@ -9,16 +9,16 @@ use std::sync::{
 use parking_lot::Mutex;
 use quinn::VarInt;
 
-use super::limits::{MAX_RECEIVE_WINDOW, MIN_RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW};
+use crate::limits::{MAX_RECEIVE_WINDOW, MIN_RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW};
 
 /// What all connections of a transport may receive unread beyond [`MIN_RECEIVE_WINDOW`] each, in bytes.
 #[derive(Debug)]
-pub(super) struct ReceiveBudget {
+pub(crate) struct ReceiveBudget {
     left: AtomicU64,
 }
 
 impl ReceiveBudget {
-    pub(super) fn new(bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self { left: AtomicU64::new(bytes) })
     }
 
@@ -34,7 +34,7 @@ impl ReceiveBudget {
 /// The receive window of one connection. What it has of the budget goes back when it is dropped: a window that was
 /// granted cannot be taken back while the remote lives.
 #[derive(Debug)]
-pub(super) struct ReceiveWindow {
+pub(crate) struct ReceiveWindow {
     budget: Arc<ReceiveBudget>,
     read: AtomicU64,
     state: Mutex<State>,
@@ -50,13 +50,13 @@ struct State {
 }
 
 impl ReceiveWindow {
-    pub(super) fn new(budget: Arc<ReceiveBudget>) -> Self {
+    pub(crate) fn new(budget: Arc<ReceiveBudget>) -> Self {
         let state = State { window: MIN_RECEIVE_WINDOW, blocked: 0, read: 0 };
         Self { budget, read: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     /// Counts bytes that were read. Looks at the window each time half of it was.
-    pub(super) fn read(&self, connection: &quinn::Connection, bytes: usize) {
+    pub(crate) fn read(&self, connection: &quinn::Connection, bytes: usize) {
         let bytes = bytes as u64;
         let read = self.read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let Some(mut state) = self.state.try_lock() else { return };
@@ -68,7 +68,7 @@ impl ReceiveWindow {
 
     /// For a connection on which nothing may be read any more because one stream that nobody reads holds the window:
     /// the others must go on.
-    pub(super) fn check(&self, connection: &quinn::Connection) {
+    pub(crate) fn check(&self, connection: &quinn::Connection) {
         self.widen_if_blocked(&mut self.state.lock(), connection, STREAM_RECEIVE_WINDOW + MIN_RECEIVE_WINDOW);
     }
 

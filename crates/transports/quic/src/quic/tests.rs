@@ -1,0 +1,1 @@
+//! Remotes that break the rules.
