@@ -175,6 +175,19 @@ async fn a_cut_that_nobody_tells_of_is_found_by_the_renewal_at_the_latest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_connection_to_the_relay_does_not_keep_the_node_from_listening() {
+    let world = World::new();
+    let relay = world.relay(RelayLimits::default()).await;
+    let (node, _) = world.client();
+    node.dial(relay.address.clone()).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    world.network.cut();
+    let start = Instant::now();
+    listen_at(&node, &relay).await;
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_relays_are_kept_independently() {
     let world = World::new();
     let [one, other] = [world.relay(RelayLimits::default()).await, world.relay(RelayLimits::default()).await];

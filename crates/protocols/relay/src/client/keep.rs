@@ -39,7 +39,12 @@ impl Keeper {
         // From before the reservation on, so that no end of its connection goes unseen.
         let events = shared.node()?.events();
         let network = shared.network.subscribe();
-        let reserved = shared.reserve(&address).await?;
+        let reserved = match shared.reserve(&address).await {
+            Err(HopError::TimedOut { connection, .. }) if shared.give_up_if_dead(connection).await => {
+                shared.reserve(&address).await?
+            }
+            outcome => outcome?,
+        };
         let (sender, addresses) = watch::channel(Vec::new());
         let config = &shared.config;
         let keeping = Keeping::new(Now::read(), config.first_retry, config.longest_retry);
@@ -82,7 +87,8 @@ impl Keeper {
                     self.tell_lost(error.to_string(), retry_in);
                 }
                 if let HopError::TimedOut { connection, .. } = error {
-                    self.give_up_if_dead(connection).await;
+                    // With the end of a dead connection the next attempt dials.
+                    self.shared.give_up_if_dead(connection).await;
                 }
             }
         }
@@ -106,15 +112,6 @@ impl Keeper {
                 self.tell_lost("the connection to the relay is over".to_owned(), retry_in);
             }
             Err(_) => {}
-        }
-    }
-
-    /// A connection on which nothing is answered hides that the relay is reached on another: after a change of networks, for
-    /// example. With its end the next attempt dials.
-    async fn give_up_if_dead(&self, connection: ConnectionId) {
-        let Ok(node) = self.shared.node() else { return };
-        if !matches!(timeout(PING_TIMEOUT, ping::ping(&node, connection)).await, Ok(Ok(_))) {
-            node.close_connection(connection).await;
         }
     }
 
@@ -149,6 +146,20 @@ impl Keeper {
         if let Some(node) = self.shared.node.upgrade() {
             node.emit(event);
         }
+    }
+}
+
+impl Shared {
+    /// Closes a connection on which nothing is answered: it hides that the relay is reached on another, after a change of
+    /// networks, for example. Whether it was dead.
+    async fn give_up_if_dead(&self, connection: ConnectionId) -> bool {
+        let Ok(node) = self.node() else { return false };
+        // That the relay does not know ping, or that the connection has just failed, is an answer too.
+        let dead = timeout(PING_TIMEOUT, ping::ping(&node, connection)).await.is_err();
+        if dead {
+            node.close_connection(connection).await;
+        }
+        dead
     }
 }
 

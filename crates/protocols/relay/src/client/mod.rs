@@ -39,7 +39,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             reserve_timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(15),
+            connect_timeout: Duration::from_secs(12),
             stop_timeout: Duration::from_secs(10),
             first_retry: Duration::from_secs(1),
             longest_retry: Duration::from_secs(60),
