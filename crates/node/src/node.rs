@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use peerloom_core::{
     Connection, ConnectionError, Keypair, ListenError, Multiaddr, PeerId, ProtocolName, Transport,
     multistream_select::{NegotiatedStream, NegotiationError, negotiate_outbound},
-    runtime::{MaybeSend, MaybeSync, TaskSet, timeout},
+    runtime::{BoxFuture, MaybeSend, MaybeSync, TaskSet, timeout},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -148,7 +148,7 @@ impl Node {
         target: T,
     ) -> impl Future<Output = Result<ConnectionInfo, Arc<ConnectError>>> + MaybeSend + use<T> {
         let (shared, target) = (self.shared().clone(), target.into());
-        async move { shared.dial(target).await }
+        boxed(async move { shared.dial(target).await })
     }
 
     /// Listens on `address`, and returns the addresses at which this node can be reached through it, with `/p2p/…`.
@@ -159,7 +159,7 @@ impl Node {
         address: Multiaddr,
     ) -> impl Future<Output = Result<Vec<Multiaddr>, ListenError>> + MaybeSend + use<> {
         let shared = self.shared().clone();
-        async move { shared.listen(address).await }
+        boxed(async move { shared.listen(address).await })
     }
 
     /// The addresses at which this node can be reached, over all listeners, with `/p2p/…`.
@@ -330,6 +330,11 @@ impl Drop for Owner {
     }
 }
 
+/// One piece of code for all who await the call; otherwise each of them has a copy of its own, which a page has to download.
+fn boxed<T>(call: impl Future<Output = T> + MaybeSend + 'static) -> BoxFuture<'static, T> {
+    Box::pin(call)
+}
+
 /// What the parts and tasks of one node have in common.
 pub(crate) struct Shared {
     pub(crate) keypair: Keypair,
@@ -387,22 +392,24 @@ impl Shared {
         Ok(())
     }
 
-    async fn open_stream(
+    fn open_stream(
         self: Arc<Self>,
         target: StreamTarget,
         protocols: Vec<ProtocolName>,
         on_limited: bool,
-    ) -> Result<OpenedStream, OpenStreamError> {
-        let (info, connection) = self.choose(target, &protocols, on_limited).await?;
-        let (peer, deadline) = (info.peer, self.limits.negotiation_timeout);
-        drop(self);
-        // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
-        let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
-        match timeout(deadline, negotiate_outbound(stream, &protocols)).await {
-            Ok(Ok(stream)) => Ok(OpenedStream { stream, connection: info }),
-            Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
-            Err(_) => Err(OpenStreamError::TimedOut { peer }),
-        }
+    ) -> BoxFuture<'static, Result<OpenedStream, OpenStreamError>> {
+        boxed(async move {
+            let (info, connection) = self.choose(target, &protocols, on_limited).await?;
+            let (peer, deadline) = (info.peer, self.limits.negotiation_timeout);
+            drop(self);
+            // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
+            let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
+            match timeout(deadline, negotiate_outbound(stream, &protocols)).await {
+                Ok(Ok(stream)) => Ok(OpenedStream { stream, connection: info }),
+                Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
+                Err(_) => Err(OpenStreamError::TimedOut { peer }),
+            }
+        })
     }
 
     /// The connection for a stream; waits for a direct one that is being made if there is no other to use.
