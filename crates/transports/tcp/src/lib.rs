@@ -1,27 +1,43 @@
 //! libp2p over TCP: `/ip4/…/tcp/…` and `/dns…/tcp/…`, secured and multiplexed by `peerloom-upgrade`.
+//!
+//! An address may name its security protocol, `/ip4/…/tcp/…/noise` or `…/tls`: then it is not negotiated. Every listener
+//! takes all three kinds of dialer; which address it listens on only says what it tells to others.
 
-use std::{io, net::SocketAddr};
+use std::sync::Arc;
 
 use peerloom_core::{
-    Connection, DialError, Incoming, Keypair, ListenError, Listener, ListenerEvent, Multiaddr, Transport,
+    Connection, DialError, Keypair, ListenError, Listener, ListenerEvent, Multiaddr, Protocol, Transport,
     runtime::BoxFuture,
 };
 use peerloom_socket::{
-    address::{Endpoint, Host, tcp_multiaddr},
-    tcp::{self, Acceptor},
+    address::{Endpoint, Host},
+    tcp::{self, Inbound, PortListener, Service, TcpPorts},
 };
-use peerloom_upgrade::{upgrade_inbound, upgrade_outbound};
+use peerloom_upgrade::{Upgrader, pnet::PreSharedKey};
 
 /// The TCP transport of a node.
 #[derive(Debug, Clone)]
 pub struct TcpTransport {
-    keypair: Keypair,
+    upgrader: Upgrader,
+    ports: TcpPorts,
 }
 
 impl TcpTransport {
     /// A transport whose connections prove this identity.
     pub fn new(keypair: Keypair) -> Self {
-        Self { keypair }
+        Self { upgrader: Upgrader::new(keypair), ports: TcpPorts::default() }
+    }
+
+    /// Shares its listening ports with the transports that have clones of `ports`: WebSocket.
+    pub fn with_ports(mut self, ports: TcpPorts) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Talks only to nodes that have the same key.
+    pub fn with_private_network(mut self, key: PreSharedKey) -> Self {
+        self.upgrader = self.upgrader.with_private_network(key);
+        self
     }
 }
 
@@ -35,29 +51,31 @@ impl Transport for TcpTransport {
     }
 
     fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>> {
-        let keypair = self.keypair.clone();
+        let upgrader = self.upgrader.clone();
         Box::pin(async move {
             let Some(endpoint) = parse(&address) else {
                 return Err(DialError::UnsupportedAddress { address, reason: "not /<host>/tcp/<port>" });
             };
-            let stream = match tcp::connect(&endpoint).await {
-                Ok(stream) => stream,
-                Err(error) => return Err(DialError::Unreachable { address, reason: error.to_string() }),
-            };
-            match upgrade_outbound(stream, &keypair, address.clone()).await {
-                Ok(connection) => Ok(connection),
-                Err(source) => Err(DialError::Handshake { address, source }),
-            }
+            upgrader.dial(address.clone(), || tcp::connect(&endpoint)).await
         })
     }
 
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
-        let keypair = self.keypair.clone();
+        let Self { upgrader, ports } = self.clone();
         Box::pin(async move {
-            let Some(bind) = parse(&address).and_then(|endpoint| endpoint.socket_addr()) else {
+            let bind = parse(&address).and_then(|endpoint| Some((endpoint.socket_addr()?, endpoint.rest)));
+            let Some((bind, rest)) = bind else {
                 return Err(ListenError::UnsupportedAddress { address, reason: "not /<ip>/tcp/<port>" });
             };
-            match TcpListener::bind(bind, keypair) {
+            let name = Multiaddr::from_protocols(rest);
+            let serve = Arc::new(move |Inbound { stream, remote }: Inbound| {
+                let upgrader = upgrader.clone();
+                Box::pin(async move { upgrader.accept(stream, remote).await }) as BoxFuture<'static, _>
+            });
+            let listened = ports
+                .listen(bind, Service::Libp2p, name, serve)
+                .and_then(|port| Ok(TcpListener { addresses: port.addresses()?, port }));
+            match listened {
                 Ok(listener) => Ok(Box::new(listener) as Box<dyn Listener>),
                 Err(error) => Err(ListenError::Io { address, reason: error.to_string() }),
             }
@@ -66,21 +84,13 @@ impl Transport for TcpTransport {
 }
 
 fn parse(address: &Multiaddr) -> Option<Endpoint<'_>> {
-    Endpoint::tcp(address).filter(|endpoint| endpoint.rest.is_empty())
+    Endpoint::tcp(address)
+        .filter(|endpoint| matches!(endpoint.rest.as_slice(), [] | [Protocol::Noise] | [Protocol::Tls]))
 }
 
 struct TcpListener {
-    acceptor: Acceptor,
-    keypair: Keypair,
+    port: PortListener,
     addresses: Vec<Multiaddr>,
-}
-
-impl TcpListener {
-    fn bind(bind: SocketAddr, keypair: Keypair) -> io::Result<Self> {
-        let acceptor = Acceptor::bind(bind)?;
-        let addresses = acceptor.addresses()?.into_iter().map(tcp_multiaddr).collect();
-        Ok(Self { acceptor, keypair, addresses })
-    }
 }
 
 impl Listener for TcpListener {
@@ -89,12 +99,6 @@ impl Listener for TcpListener {
     }
 
     fn next(&mut self) -> BoxFuture<'_, Result<ListenerEvent, ListenError>> {
-        Box::pin(async move {
-            let (stream, remote) = self.acceptor.accept().await;
-            let remote_address = tcp_multiaddr(remote);
-            let (keypair, address) = (self.keypair.clone(), remote_address.clone());
-            let handshake = Box::pin(async move { upgrade_inbound(stream, &keypair, address).await });
-            Ok(ListenerEvent::Incoming(Incoming { remote_address, handshake }))
-        })
+        Box::pin(async move { Ok(ListenerEvent::Incoming(self.port.accept().await)) })
     }
 }

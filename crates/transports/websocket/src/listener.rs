@@ -1,29 +1,39 @@
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use peerloom_core::{
-    Connection, HandshakeError, Incoming, Keypair, ListenError, Listener, ListenerEvent, Multiaddr, Protocol,
-    runtime::BoxFuture,
+    Connection, HandshakeError, ListenError, Listener, ListenerEvent, Multiaddr, runtime::BoxFuture,
 };
-use peerloom_socket::{address::tcp_multiaddr, tcp::Acceptor};
-use peerloom_upgrade::upgrade_inbound;
-use tokio::net::TcpStream;
+use peerloom_socket::tcp::{Inbound, PortListener, Service, TcpPorts, join};
+use peerloom_upgrade::Upgrader;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_async_with_config;
 
-use crate::pipe::{MessagePipe, config};
+use crate::{
+    CertificateFiles,
+    pipe::{MessagePipe, config},
+};
 
 pub(crate) struct WebSocketListener {
-    acceptor: Acceptor,
-    keypair: Keypair,
+    port: PortListener,
     addresses: Vec<Multiaddr>,
 }
 
 impl WebSocketListener {
-    pub(crate) fn bind(bind: SocketAddr, keypair: Keypair) -> io::Result<Self> {
-        let acceptor = Acceptor::bind(bind)?;
-        let reachable = acceptor.addresses()?;
-        let addresses =
-            reachable.into_iter().map(|address| tcp_multiaddr(address).with(Protocol::Ws)).collect();
-        Ok(Self { acceptor, keypair, addresses })
+    /// `name` is the part of the address behind the port. With a certificate, inside of TLS.
+    pub(crate) fn bind(
+        ports: &TcpPorts,
+        bind: SocketAddr,
+        name: Multiaddr,
+        upgrader: Upgrader,
+        certificate: Option<Arc<CertificateFiles>>,
+    ) -> io::Result<Self> {
+        let tls = certificate.map(|certificate| certificate.server_config().map(TlsAcceptor::from));
+        let server = Server { upgrader, tls: tls.transpose()?, name: name.clone() };
+        let service = if server.tls.is_some() { Service::Https } else { Service::Http };
+        let serve = Arc::new(move |inbound| Box::pin(server.clone().serve(inbound)) as BoxFuture<'static, _>);
+        let port = ports.listen(bind, service, name, serve)?;
+        Ok(Self { addresses: port.addresses()?, port })
     }
 }
 
@@ -33,22 +43,38 @@ impl Listener for WebSocketListener {
     }
 
     fn next(&mut self) -> BoxFuture<'_, Result<ListenerEvent, ListenError>> {
-        Box::pin(async move {
-            let (tcp, remote) = self.acceptor.accept().await;
-            let remote_address = tcp_multiaddr(remote).with(Protocol::Ws);
-            let handshake = Box::pin(accept(tcp, self.keypair.clone(), remote_address.clone()));
-            Ok(ListenerEvent::Incoming(Incoming { remote_address, handshake }))
-        })
+        Box::pin(async move { Ok(ListenerEvent::Incoming(self.port.accept().await)) })
     }
 }
 
-async fn accept(
-    tcp: TcpStream,
-    keypair: Keypair,
-    remote_address: Multiaddr,
-) -> Result<Box<dyn Connection>, HandshakeError> {
-    let socket = accept_async_with_config(tcp, Some(config()))
-        .await
-        .map_err(|error| HandshakeError::Lost { step: "websocket", reason: error.to_string() })?;
-    upgrade_inbound(MessagePipe::new(socket), &keypair, remote_address).await
+/// From a socket to a connection.
+#[derive(Clone)]
+struct Server {
+    upgrader: Upgrader,
+    tls: Option<TlsAcceptor>,
+    name: Multiaddr,
+}
+
+impl Server {
+    async fn serve(self, inbound: Inbound) -> Result<Box<dyn Connection>, HandshakeError> {
+        let Inbound { stream, remote } = inbound;
+        let remote = join(&remote, &self.name);
+        match &self.tls {
+            None => self.websocket(stream, remote).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => self.websocket(stream, remote).await,
+                Err(error) => Err(HandshakeError::Lost { step: "tls", reason: error.to_string() }),
+            },
+        }
+    }
+
+    async fn websocket<IO>(&self, io: IO, remote: Multiaddr) -> Result<Box<dyn Connection>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let socket = accept_async_with_config(io, Some(config()))
+            .await
+            .map_err(|error| HandshakeError::Lost { step: "websocket", reason: error.to_string() })?;
+        self.upgrader.accept(MessagePipe::new(socket), remote).await
+    }
 }

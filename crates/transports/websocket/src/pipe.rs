@@ -8,10 +8,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, protocol::WebSocketConfig},
@@ -35,18 +32,18 @@ pub(crate) fn config() -> WebSocketConfig {
 }
 
 /// The binary messages of a WebSocket, one after the other, as bytes.
-pub(crate) struct MessagePipe {
-    socket: WebSocketStream<TcpStream>,
+pub(crate) struct MessagePipe<IO> {
+    socket: WebSocketStream<IO>,
     unread: Bytes,
 }
 
-impl MessagePipe {
-    pub(crate) fn new(socket: WebSocketStream<TcpStream>) -> Self {
+impl<IO> MessagePipe<IO> {
+    pub(crate) fn new(socket: WebSocketStream<IO>) -> Self {
         Self { socket, unread: Bytes::new() }
     }
 }
 
-impl AsyncRead for MessagePipe {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MessagePipe<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +68,7 @@ impl AsyncRead for MessagePipe {
     }
 }
 
-impl AsyncWrite for MessagePipe {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MessagePipe<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(write_error)?;
         let taken = data.get(..MAX_SENT_LENGTH).unwrap_or(data);
