@@ -17,7 +17,11 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{ECHO, ECHO_DIGEST, Kind, Server, pages::Page, read_to_end, within};
+use common::{
+    ECHO, ECHO_DIGEST, Kind, Server,
+    pages::{self, Page},
+    read_to_end, within,
+};
 use futures_util::future::join;
 use peerloom_core::{
     Keypair, Multiaddr, StreamExt as _,
@@ -25,6 +29,8 @@ use peerloom_core::{
     runtime::{Instant, sleep, timeout},
 };
 use peerloom_node::{Node, NodeEvent};
+use peerloom_wasm::transports::BrowserPeerConnections;
+use peerloom_webrtc_signaling::{PeerConnectionEvent, PeerConnectionFactory as _, SignalingRole};
 use wasm_bindgen_test::{console_log, wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_browser);
@@ -115,6 +121,40 @@ async fn no_dial_of_many_in_a_row_fails() {
     }
     times.sort();
     console_log!("dial to direct connection: median {:?}, worst {:?}", times[DIALS / 2], times[DIALS - 1]);
+}
+
+#[wasm_bindgen_test]
+async fn a_stream_that_is_opened_before_the_other_page_looks_is_not_lost() {
+    let (dialer, mut listener) = within(pages::dialed()).await;
+    let mut stream = within(dialer.open_stream()).await.unwrap();
+    within(stream.write_all(Bytes::from_static(b"early"))).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    while !matches!(within(listener.next()).await, PeerConnectionEvent::Connected) {}
+    let listener = pages::into_connection(listener);
+    // And the channel that was there before it is not taken for a stream.
+    let mut accepted = within(listener.accept_stream()).await.unwrap();
+    assert_eq!(within(accepted.read_chunk()).await.unwrap().as_deref(), Some(&b"early"[..]));
+    assert!(timeout(Duration::from_millis(500), listener.accept_stream()).await.is_err());
+}
+
+#[wasm_bindgen_test]
+async fn a_description_of_anything_but_data_is_refused() {
+    let factory = BrowserPeerConnections::new(Vec::new());
+    let offer = within(factory.create(SignalingRole::Offerer).unwrap().create_offer()).await.unwrap();
+    let audio = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\n";
+    for wrong in
+        [offer.clone() + audio, "nonsense".to_owned(), String::new(), offer[..offer.len() / 2].to_owned()]
+    {
+        let mut listener = factory.create(SignalingRole::Answerer).unwrap();
+        within(listener.accept_offer(wrong)).await.unwrap_err();
+    }
+    let mut listener = factory.create(SignalingRole::Answerer).unwrap();
+    within(listener.accept_offer(offer)).await.unwrap();
+    // To browsers an array is a candidate without properties; but none of these may throw.
+    for wrong in ["", "{", "7", "[]", r#"{"candidate":"nonsense","sdpMid":"0"}"#, r#"{"candidate":5}"#] {
+        let outcome = within(listener.add_candidate(wrong.to_owned())).await;
+        assert!(outcome.is_err() || wrong == "[]", "{wrong}");
+    }
 }
 
 #[wasm_bindgen_test]

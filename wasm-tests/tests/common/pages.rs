@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerloom_core::{
-    Connection, Keypair, Multiaddr, NegotiatedStream, PublicKey, StreamError, StreamExt as _,
+    Connection, Keypair, Multiaddr, NegotiatedStream, StreamError, StreamExt as _,
     multihash::sha2_256,
     multistream_select::negotiate_inbound,
     runtime::{TaskSet, spawn},
@@ -83,41 +83,33 @@ pub(crate) async fn connected() -> Box<dyn Connection> {
 
 /// Both ends of a connection, by the dialer's and the listener's peer connections and nothing else.
 pub(crate) async fn pair() -> (Box<dyn Connection>, Box<dyn Connection>) {
+    let (dialer, mut listener) = dialed().await;
+    while !matches!(listener.next().await, PeerConnectionEvent::Connected) {}
+    (dialer, into_connection(listener))
+}
+
+/// The dialer's end of a connection, and a listener that has not looked yet whether there is one.
+pub(crate) async fn dialed() -> (Box<dyn Connection>, Box<dyn PeerConnection>) {
     let factory = BrowserPeerConnections::new(Vec::new());
     let mut dialer = factory.create(SignalingRole::Offerer).unwrap();
     let mut listener = factory.create(SignalingRole::Answerer).unwrap();
     let offer = dialer.create_offer().await.unwrap();
     let answer = listener.accept_offer(offer).await.unwrap();
     dialer.accept_answer(answer).await.unwrap();
-    let (mut connected, mut others) = ([false; 2], [Vec::new(), Vec::new()]);
-    while connected != [true; 2] {
-        let (event, at) = {
-            let next = futures_util::future::select(dialer.next(), listener.next()).await;
-            match next {
-                futures_util::future::Either::Left((event, _)) => (event, 0),
-                futures_util::future::Either::Right((event, _)) => (event, 1),
-            }
-        };
-        match event {
-            PeerConnectionEvent::Candidate(candidate) => others[1 - at].push(candidate),
+    // The dialer's candidates are enough: the listener's checks teach it the other way.
+    loop {
+        match dialer.next().await {
+            PeerConnectionEvent::Candidate(candidate) => listener.add_candidate(candidate).await.unwrap(),
             PeerConnectionEvent::GatheringDone => {}
-            PeerConnectionEvent::Connected => connected[at] = true,
+            PeerConnectionEvent::Connected => return (into_connection(dialer), listener),
             PeerConnectionEvent::Failed(reason) => panic!("{reason}"),
         }
-        let ends: [&mut dyn PeerConnection; 2] = [&mut *dialer, &mut *listener];
-        for (end, candidates) in ends.into_iter().zip(&mut others) {
-            for candidate in candidates.drain(..) {
-                end.add_candidate(candidate).await.unwrap();
-            }
-        }
     }
-    let [to, from] = [(); 2].map(|()| Keypair::generate().public().clone());
-    (into_connection(dialer, to), into_connection(listener, from))
 }
 
-fn into_connection(end: Box<dyn PeerConnection>, remote: PublicKey) -> Box<dyn Connection> {
+pub(crate) fn into_connection(end: Box<dyn PeerConnection>) -> Box<dyn Connection> {
     let address: Multiaddr = "/webrtc".parse().unwrap();
-    end.into_connection(remote, address)
+    end.into_connection(Keypair::generate().public().clone(), address)
 }
 
 async fn serve(connection: Box<dyn Connection>) {
