@@ -1,32 +1,10 @@
 // What runs in the page: each export is a test, or a part of one. It returns what the test looks at.
 import { Peerloom, PeerloomError } from '/src/index.js'
-
-const text = (bytes) => new TextDecoder().decode(bytes)
-const bytes = (string) => new TextEncoder().encode(string)
-
-/** What `promise` was rejected with. */
-async function rejection(promise) {
-  try {
-    await promise
-  } catch (error) {
-    return error
-  }
-  throw new Error('it was not rejected')
-}
-
-const code = async (promise) => (await rejection(promise)).code
+import { bytes, code, echo, rejection, text } from './waiting.mjs'
 
 async function connected(address, run) {
   await using node = await Peerloom.create({ identity: 'ephemeral' })
   return await run(await node.dial(address), node)
-}
-
-async function echo(peer, message) {
-  const stream = await peer.openStream('/echo/1.0.0')
-  const writer = stream.writable.getWriter()
-  await writer.write(bytes(message))
-  await writer.close()
-  return new Response(stream.readable).text()
 }
 
 export async function identities() {

@@ -4,10 +4,10 @@ import { networkInterfaces } from 'node:os'
 import { after, before, describe, test } from 'node:test'
 import { browsers } from '../../examples/web/tests/support/browsers.mjs'
 import { PeerloomServer } from '../../examples/web/tests/support/peerloom_server.mjs'
+import { runInPage } from './in_page.mjs'
 import { startSite } from './site.mjs'
 
 const MIB = 1024 * 1024
-const LIMIT_MS = 60_000
 
 const TRANSPORTS = {
   webtransport: /\/webtransport\//,
@@ -26,7 +26,6 @@ for (const { name: browserName, missing, open } of browsers()) {
     let server
     let site
     let page
-    let runs = 0
 
     before(async () => {
       server = await PeerloomServer.start()
@@ -42,24 +41,7 @@ for (const { name: browserName, missing, open } of browsers()) {
       assert.deepEqual(uncaught, [])
     })
 
-    /** Runs one of page.mjs's functions in the page. */
-    async function inPage(name, ...values) {
-      const id = `run ${++runs}`
-      const deadline = Date.now() + LIMIT_MS
-      const poll = async (read) => {
-        for (;;) {
-          const found = await read()
-          if (found) return found
-          assert.ok(Date.now() < deadline, `${name} took longer than ${LIMIT_MS} ms`)
-          await new Promise((resolve) => setTimeout(resolve, 20))
-        }
-      }
-      await poll(() => page.evaluate(() => typeof window.run === 'function'))
-      await page.evaluate((id, name, values) => window.run(id, name, values), id, name, values)
-      const outcome = await poll(() => page.evaluate((id) => window.outcomes[id] ?? null, id))
-      assert.equal(outcome.error, undefined, outcome.error)
-      return outcome.value
-    }
+    const inPage = (name, ...values) => runInPage(page, name, ...values)
 
     test('an identity is kept, made once for pages that start together, or given', async () => {
       const { ids, refused } = await inPage('identities')

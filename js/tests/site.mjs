@@ -18,7 +18,9 @@ const PAGE = `<!doctype html>
   addEventListener('unhandledrejection', (event) => uncaught.push(describe(event.reason)))
 </script>
 <script type="module">
-  import * as tests from '/tests/page.mjs'
+  import * as alone from '/tests/page.mjs'
+  import * as relayed from '/tests/relayed_page.mjs'
+  const tests = { ...alone, ...relayed }
   window.outcomes = {}
   window.run = (id, name, values) => {
     tests[name](...values).then(
@@ -38,7 +40,8 @@ export async function startSite(kill) {
       return
     }
     try {
-      const file = path === '/tests/page.mjs' ? new URL('page.mjs', import.meta.url) : PACKAGE + path
+      const own = /^\/tests\/(\w+\.mjs)$/.exec(path)?.[1]
+      const file = own ? new URL(own, import.meta.url) : PACKAGE + path
       const body = path === '/' ? PAGE : await readFile(file)
       response.setHeader('Content-Type', TYPES[extname(path)] ?? 'text/html')
       response.end(body)

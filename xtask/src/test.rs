@@ -98,7 +98,8 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
 fn package_in_browsers(shell: &Shell) -> Result<Tally> {
     npm::package(shell)?;
     let node = node::node(shell)?;
-    counted(in_browsers(shell, cmd!(shell, "{node} --test --test-reporter=spec js/tests/sdk.test.mjs"))?)
+    let tests = ["js/tests/sdk.test.mjs", "js/tests/pairs.test.mjs"];
+    counted(in_browsers(shell, cmd!(shell, "{node} examples/web/tests/run.mjs {tests...}"))?)
 }
 
 /// The demo as its user meets it, in both browsers.

@@ -1,6 +1,6 @@
-// Runs the tests of the demo: `npm test`, or `node tests/run.mjs`. PEERLOOM_BIN says where the server is.
+// Runs the tests of the demo, `npm test`, or `node tests/run.mjs`; or the files that it is given. PEERLOOM_BIN says where the server is.
 //
-// Firefox never dials WebRTC to loopback. On a machine that has nothing else, everything runs in a network namespace with one more
+// Firefox never dials WebRTC to loopback, and two pages never meet there. On a machine that has nothing else, everything runs in a network namespace with one more
 // interface, which is gone with the last process in it. Where that is not permitted, the tests that need it are skipped.
 import { spawnSync } from 'node:child_process'
 import { networkInterfaces } from 'node:os'
@@ -12,10 +12,12 @@ const WITH_INTERFACE = `ip link set lo up && ip link add peerloom0 type veth pee
   ip address add 10.99.0.1/24 dev peerloom0 && ip link set peerloom0 up && ip link set peerloom1 up &&
   ip route add default dev peerloom0 && exec "$@"`
 
-const tests = ['demo.test.mjs', 'room.test.mjs'].map((file) => fileURLToPath(new URL(file, import.meta.url)))
+const given = process.argv.slice(2)
+const own = ['demo.test.mjs', 'room.test.mjs'].map((file) => fileURLToPath(new URL(file, import.meta.url)))
+const tests = given.some((argument) => argument.endsWith('.mjs')) ? [] : own
 // One after the other: browsers that take turns have a machine to themselves.
 const options = ['--test', '--test-concurrency=1', '--test-reporter=spec']
-let command = [process.execPath, ...options, ...process.argv.slice(2), ...tests]
+let command = [process.execPath, ...options, ...given, ...tests]
 
 const onlyLoopback = Object.values(networkInterfaces())
   .flat()

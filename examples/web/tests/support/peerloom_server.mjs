@@ -26,6 +26,7 @@ export class PeerloomServer {
   peer = ''
   addresses = []
   #status = ''
+  #relay = true
   #process
   #data = mkdtempSync(join(tmpdir(), 'peerloom-demo-'))
   /** A test run that is broken off leaves no server behind. */
@@ -35,8 +36,9 @@ export class PeerloomServer {
     process.once('exit', this.#killAtExit)
   }
 
-  static async start() {
+  static async start({ relay = true } = {}) {
     const server = new PeerloomServer()
+    server.#relay = relay
     await server.#start({ webtransport: 0, webrtc: 0, websocket: 0 })
     return server
   }
@@ -82,7 +84,7 @@ export class PeerloomServer {
 
   async #start(ports) {
     const listen = Object.entries(ports).flatMap(([transport, port]) => ['--listen', LISTEN[transport](port)])
-    const options = ['--data-dir', this.#data, '--status', '127.0.0.1:0', '--relay']
+    const options = ['--data-dir', this.#data, '--status', '127.0.0.1:0', ...(this.#relay ? ['--relay'] : [])]
     this.#process = spawn(BINARY, ['run', ...options, ...listen], { stdio: ['ignore', 'pipe', 'inherit'] })
     this.addresses = []
     await new Promise((resolve, reject) => {
