@@ -7,7 +7,7 @@ use peerloom_core::{
     HandshakeError, PeerId, StreamExt,
     framing::{FramingError, MessageStream},
     multistream_select::NegotiatedStream,
-    runtime::{Instant, sleep_until, timeout},
+    runtime::{BoxFuture, Instant, sleep_until, timeout},
 };
 use peerloom_node::{Events, ExpectDirect, NodeEvent};
 
@@ -21,8 +21,16 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) type SignalingStream = MessageStream<NegotiatedStream>;
 
-/// Ready when the peer connection is connected.
-pub(crate) async fn run(
+/// Ready when the peer connection is connected. Boxed, so that a page has it once and not once for each side.
+pub(crate) fn run<'a>(
+    session: Session,
+    pc: &'a mut dyn PeerConnection,
+    stream: &'a mut SignalingStream,
+) -> BoxFuture<'a, Result<(), HandshakeError>> {
+    Box::pin(exchange(session, pc, stream))
+}
+
+async fn exchange(
     mut session: Session,
     pc: &mut dyn PeerConnection,
     stream: &mut SignalingStream,
