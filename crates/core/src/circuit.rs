@@ -82,6 +82,11 @@ impl Circuit {
         Some(self.limits.bytes?.saturating_sub(self.sent.load(Relaxed).max(self.received.load(Relaxed))))
     }
 
+    /// Bytes that went in both directions together, encryption included.
+    pub fn bytes_carried(&self) -> u64 {
+        self.sent.load(Relaxed).saturating_add(self.received.load(Relaxed))
+    }
+
     /// Time that is left; `None` without a limit.
     pub fn time_left(&self) -> Option<Duration> {
         Some(self.limits.duration?.saturating_sub(self.since.elapsed()))
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!((circuit.bytes_left(), circuit.time_left(), circuit.used_up()), (Some(1), None, None));
         circuit.count_received(2);
         assert_eq!((circuit.bytes_left(), circuit.used_up()), (Some(0), Some(CircuitEnd::Bytes(100))));
+        assert_eq!(circuit.bytes_carried(), 141);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,12 @@ use peerloom_core::{
 /// why.
 const TIME_TOLERANCE: Duration = Duration::from_secs(1);
 
+/// Bytes that may be lost with a reset: what a relay's connection reads at once.
+const OVERTAKEN: u64 = 128 * 1024;
+
+/// One part in so many of a circuit's bytes may be lost when the relay ends it.
+const LOST_SHARE: u64 = 4;
+
 pub(super) struct CircuitConnection {
     inner: Box<dyn Connection>,
     end: Arc<End>,
@@ -51,7 +57,16 @@ impl End {
         }
         let limits = self.circuit.limits();
         let nearly = self.circuit.time_left().filter(|left| *left <= TIME_TOLERANCE);
-        self.circuit.used_up().or_else(|| nearly.and(limits.duration).map(CircuitEnd::Duration))
+        // js-libp2p's and rust-libp2p's relays count both directions together, where the spec has the bytes for each; and the
+        // reset overtakes what they have sent last.
+        let together = limits.bytes.filter(|bytes| {
+            let overtaken = (bytes / 4).min(OVERTAKEN);
+            self.circuit.bytes_carried() >= bytes.saturating_sub(overtaken)
+        });
+        self.circuit
+            .used_up()
+            .or_else(|| nearly.and(limits.duration).map(CircuitEnd::Duration))
+            .or_else(|| together.map(CircuitEnd::Bytes))
     }
 
     fn stream_error(&self, error: StreamError) -> StreamError {
