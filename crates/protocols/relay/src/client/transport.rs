@@ -36,15 +36,17 @@ impl Transport for RelayTransport {
         Box::pin(listener::listen(self.0.clone(), address))
     }
 
-    /// Through every relay that we are connected to.
+    /// Through every relay that we are connected to, and every peer that has not said yet what it is.
     fn routes(&self, peer: PeerId) -> Vec<Multiaddr> {
         let Some(node) = self.0.node.upgrade() else { return Vec::new() };
         let mut relays = Vec::new();
         let mut routes = Vec::new();
         for connection in node.connections() {
             let relay = connection.peer;
-            let is_relay = connection.is_direct() && node.peer_store().supports(relay, &HOP);
-            if is_relay && relay != peer && !relays.contains(&relay) && routes.len() < MAX_ROUTES {
+            // A relay that was dialed just now may not have been identified; asking it costs a stream.
+            let protocols = node.peer_store().details(relay).map(|details| details.protocols).unwrap_or_default();
+            let may_relay = protocols.is_empty() || protocols.contains(&HOP);
+            if connection.is_direct() && may_relay && relay != peer && !relays.contains(&relay) && routes.len() < MAX_ROUTES {
                 relays.push(relay);
                 let circuit = through(relay, &connection.remote_address);
                 // The node leaves out what it has no transport for.
