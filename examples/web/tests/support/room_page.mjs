@@ -162,6 +162,14 @@ export class RoomPage {
     })
   }
 
+  /** The last error that the page has shown, whether it still does or not. */
+  lastProblem() {
+    return this.#page.evaluate(() => {
+      const message = document.getElementById('problem-message').textContent
+      return message === '' ? undefined : `${document.getElementById('problem-code').textContent} ${message}`
+    })
+  }
+
   async hasNoProblem() {
     await this.until('is rid of its error', () => document.querySelector('#problem').hidden)
   }
