@@ -102,7 +102,8 @@ pub(crate) fn transport_config(settings: Settings) -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .keep_alive_interval(Some(KEEP_ALIVE.min(idle_timeout / 3)))
+        // A lost one is repeated long before the other half is over.
+        .keep_alive_interval(Some(KEEP_ALIVE.min(idle_timeout / 2)))
         // A timeout too long for QUIC to say is none.
         .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok());
     Arc::new(config)

@@ -6,8 +6,6 @@
 mod address;
 mod connection;
 mod listener;
-#[cfg(test)]
-mod tests;
 mod transport;
 
 pub use transport::{QuicConfig, QuicTransport};

@@ -1,6 +1,9 @@
 //! What rustls asks us about the remote's certificate.
 
-use std::sync::OnceLock;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use peerloom_core::{PeerId, PublicKey};
 use rustls::{
@@ -89,13 +92,26 @@ pub fn remote_public_key(certificates: &[CertificateDer<'_>]) -> Result<PublicKe
 /// Our reason in an error of rustls, if it has one.
 pub fn refusal(error: &Error) -> Option<&CertificateError> {
     match error {
-        Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(ours))) => ours.downcast_ref(),
+        Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(ours))) => {
+            ours.downcast_ref().map(|Refusal(refusal)| refusal)
+        }
         _ => None,
     }
 }
 
 fn into_rustls(refusal: CertificateError) -> Error {
-    Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(std::sync::Arc::new(refusal))))
+    Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(Refusal(refusal)))))
+}
+
+/// A refusal in words even where rustls asks for its `Debug`, which is all that quinn hands on.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Refusal(CertificateError);
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// TLS 1.2 is never negotiated. libp2p tls spec, "Handshake Protocol": endpoints MUST NOT negotiate lower versions.

@@ -1,1 +1,0 @@
-//! Remotes that break the rules.
