@@ -44,9 +44,9 @@ impl Transport for RelayTransport {
         for connection in node.connections() {
             let relay = connection.peer;
             // A relay that was dialed just now may not have been identified; asking it costs a stream.
-            let protocols = node.peer_store().details(relay).map(|details| details.protocols).unwrap_or_default();
-            let may_relay = protocols.is_empty() || protocols.contains(&HOP);
-            if connection.is_direct() && may_relay && relay != peer && !relays.contains(&relay) && routes.len() < MAX_ROUTES {
+            let known = node.peer_store().details(relay).unwrap_or_default().protocols;
+            let may_relay = connection.is_direct() && (known.is_empty() || known.contains(&HOP));
+            if may_relay && relay != peer && !relays.contains(&relay) && routes.len() < MAX_ROUTES {
                 relays.push(relay);
                 let circuit = through(relay, &connection.remote_address);
                 // The node leaves out what it has no transport for.
