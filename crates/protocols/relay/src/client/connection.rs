@@ -17,11 +17,8 @@ use peerloom_core::{
 /// why.
 const TIME_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// Bytes that may be lost with a reset: what a relay's connection reads at once.
+/// Bytes that may be lost with a reset, a quarter of all at most: what the connection to a relay reads at once.
 const OVERTAKEN: u64 = 128 * 1024;
-
-/// One part in so many of a circuit's bytes may be lost when the relay ends it.
-const LOST_SHARE: u64 = 4;
 
 pub(super) struct CircuitConnection {
     inner: Box<dyn Connection>,
