@@ -18,6 +18,8 @@ export async function createPeer() {
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
     services: { identify: identify(), ping: ping() },
+    // By default it takes 5 connections a second from one host, and all that a relay brings are of one.
+    connectionManager: { inboundConnectionThreshold: Infinity },
     // In a page, js-libp2p refuses loopback addresses unless told otherwise.
     connectionGater: { denyDialMultiaddr: () => false },
   })

@@ -42,7 +42,8 @@ circuit_seconds = ${CIRCUIT_LIMITS.seconds}
  * Every peer, with `listens` and `dials`: the transports in which it can. `reserves` and `reaches` are the same behind a relay,
  * and a peer that relays has `relay`. `prepare` builds what it needs, and returns why the peer cannot be had on this machine,
  * if so. One that `knowsLimits` keeps protocols that did not opt in off connections that a relay limits; a
- * relay that `tellsMilliseconds` does so where the spec says seconds. Where
+ * relay that `tellsMilliseconds` does so where the spec says seconds. Two that both have a transport in `losesDials` do not
+ * always connect over it. Where
  * `resetsLookClosed`, it may not tell a reset from a close: js-libp2p decodes messages later than it notices the end of their channel, and to the users
  * of rust-yamux a reset is an end. Its `defects` tell, for a row, which checks it is known to fail through no fault of the
  * other's, and why; `row` stands for all of them. `programs` is the folder with the programs of this repository; they are built
@@ -106,6 +107,7 @@ function jsOnNode() {
     listens: transports,
     dials: transports,
     tellsMilliseconds: true,
+    losesDials: ['webrtc'],
     reserves: ['relayed', 'webrtc'],
     reaches: ['relayed', 'webrtc'],
     defects: jsDefects,
@@ -122,6 +124,7 @@ function jsInPage() {
   return {
     name: 'js-libp2p in a page',
     knowsLimits: true,
+    losesDials: ['webrtc'],
     resetsLookClosed: ['webrtc-direct', 'webrtc'],
     page: true,
     listens: [],
