@@ -429,6 +429,40 @@ mod tests {
     }
 
     #[test]
+    fn negotiated_session_gets_its_checks_and_the_answers_to_its_own() {
+        let (mut demux, stranger, now) = fixture();
+        demux.close();
+        let (local, token) = (IceCredentials::generate(), SessionToken::generate());
+        let id = demux.insert_negotiated(&local, token, ());
+        let from = address(CLIENT);
+        let username = format!("{}:theirs", local.ufrag.as_str());
+        let guessed = stun::binding_request([1; 12], &username, 7, "a guess");
+        assert_eq!(demux.route(now, from, &guessed), Route::Drop);
+        assert_eq!(demux.route(now, from, &[22]), Route::Drop);
+        let proved = stun::binding_request([1; 12], &username, 7, local.password.as_str());
+        assert_eq!(demux.route(now, from, &proved), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, from, &[22]), Route::Sessions(vec![id]));
+
+        let (other, server) = (address("192.0.2.1:1001"), address("198.51.100.1:3478"));
+        let transaction = token.transaction_id();
+        let answer = stun::binding_success(transaction, from, "theirs");
+        assert_eq!(demux.route(now, other, &answer), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, other, &[22]), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, other, &stun::binding_success([1; 12], from, "theirs")), Route::Drop);
+        // Of a STUN server.
+        let mut unauthenticated = answer[..answer.len() - 32].to_vec();
+        unauthenticated[3] -= 32;
+        assert_eq!(demux.route(now, server, &unauthenticated), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, server, &[22]), Route::Drop);
+
+        assert_eq!(demux.route(now, from, &check(&stranger)), Route::Drop, "strangers begin nothing");
+        demux.remove(id);
+        assert_eq!(demux.route(now, from, &proved), Route::Drop);
+        assert_eq!(demux.route(now, other, &answer), Route::Drop);
+        assert!(demux.by_address.is_empty() && demux.by_ufrag.is_empty() && demux.by_token.is_empty());
+    }
+
+    #[test]
     fn closed_listener_keeps_established_sessions_only() {
         let (mut demux, established, now) = fixture();
         let from = address(CLIENT);

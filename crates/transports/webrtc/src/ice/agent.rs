@@ -65,6 +65,8 @@ pub(crate) struct Agent {
     tie_breaker: u64,
     host: Vec<Candidate>,
     gathering: Gathering,
+    /// What STUN servers have said; each says one thing.
+    reflexive: Vec<SocketAddr>,
     /// Whether the STUN servers were named, if there are any.
     servers_known: bool,
     gathering_done: bool,
@@ -112,6 +114,7 @@ impl Agent {
             tie_breaker: u64::from_be_bytes(random()),
             host: host.collect(),
             gathering: Gathering::default(),
+            reflexive: Vec::new(),
             servers_known: false,
             gathering_done: false,
             gathered: VecDeque::new(),
@@ -303,8 +306,13 @@ impl Agent {
         self.controlling = !self.controlling;
         self.nominated = None;
         self.remote_choice = None;
+        // What is under way was begun in the other role, and an answer that refuses it must not be taken for one that
+        // refuses the new role.
         for pair in &mut self.pairs {
-            pair.check.take_if(|check| check.purpose == Purpose::Nomination);
+            pair.check = None;
+            if pair.state == PairState::InProgress {
+                pair.state = PairState::Waiting;
+            }
         }
     }
 
@@ -550,14 +558,13 @@ impl Agent {
     }
 
     fn found_reflexive(&mut self, mapped: SocketAddr) {
-        let known = |gathered: &Gathered| matches!(gathered, Gathered::Candidate(c) if c.address == mapped);
         let base = self.host.iter().find(|ours| ours.address.is_ipv4() == mapped.is_ipv4());
-        let (false, Some(base)) = (
-            self.gathered.iter().any(known) || self.host.iter().any(|ours| ours.address == mapped),
-            base.map(|base| base.address),
-        ) else {
+        let Some(base) = base.map(|base| base.address) else { return };
+        // Several servers see the same, and without a NAT they see what is known.
+        if self.reflexive.contains(&mapped) || self.host.iter().any(|ours| ours.address == mapped) {
             return;
-        };
+        }
+        self.reflexive.push(mapped);
         let candidate = Candidate::local(mapped, Kind::ServerReflexive, 0, Some(base));
         self.gathered.push_back(Gathered::Candidate(candidate));
     }

@@ -12,7 +12,7 @@ impl SessionToken {
         Self(random())
     }
 
-    pub(super) fn transaction_id(self) -> TransactionId {
+    pub(crate) fn transaction_id(self) -> TransactionId {
         let mut id = [0; 12];
         id.iter_mut().zip(self.0.into_iter().chain(random::<6>())).for_each(|(byte, value)| *byte = value);
         id

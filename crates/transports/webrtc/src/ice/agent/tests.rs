@@ -216,6 +216,27 @@ fn role_conflicts_are_settled() {
 }
 
 #[test]
+fn refusal_of_a_role_that_was_given_up_meanwhile_is_not_taken_for_one_of_the_new() {
+    // Their checks cross, a little later than each other's.
+    for controlling in [true, false] {
+        for late in 0..20 {
+            let mut network = Network::open();
+            for (host, tie_breaker) in [(0, 2), (1, 1)] {
+                network.hosts[host].agent.controlling = controlling;
+                network.hosts[host].agent.tie_breaker = tie_breaker;
+            }
+            network.introduce(0);
+            network.name(0, "192.0.2.2:2000");
+            network.run(Duration::from_millis(late));
+            network.introduce(1);
+            network.name(1, "192.0.2.1:1000");
+            network.run(Duration::from_secs(2));
+            network.assert_nominated();
+        }
+    }
+}
+
+#[test]
 fn half_of_all_datagrams_may_be_lost() {
     let mut network = Network::open();
     network.loses = Box::new(|n| n % 4 < 2);
@@ -361,6 +382,8 @@ fn stun_server_tells_a_candidate_and_silent_ones_end_the_gathering() {
     agent.handle_message(now, *path, &answer);
     let Some(Gathered::Candidate(found)) = agent.poll_gathered() else { panic!() };
     assert_eq!((found.address, found.kind), (address("203.0.113.1:1111"), Kind::ServerReflexive));
+    agent.handle_message(now, *path, &answer);
+    assert!(agent.poll_gathered().is_none(), "said already");
     let mut later = now;
     while let Some(due) = agent.poll_timeout() {
         later = due;
