@@ -2,7 +2,7 @@
 import { element } from '../elements.ts'
 import { problemOf } from '../problem.ts'
 import type { Chat } from './chat.ts'
-import { nameOf } from './member_list.ts'
+import { labelOf } from './member_list.ts'
 import type { Member, Members } from './members.ts'
 import type { Recipients } from './recipients.ts'
 
@@ -30,7 +30,7 @@ export class ChatCard {
   listen(): Promise<void> {
     return this.#chat.receive((from, text) => {
       const member = this.#members.all.find(({ id }) => id === from)
-      this.#add('theirs', nameOf(member ?? { id: from, agent: undefined }), text)
+      this.#add('theirs', labelOf(member ?? { id: from, agent: undefined }), text)
     })
   }
 
@@ -52,7 +52,7 @@ export class ChatCard {
     const to = this.#recipients.chosen
     if (text === '' || to.length === 0) return
     this.#input.value = ''
-    const mark = this.#add('mine', to.length > 1 ? 'You' : `You to ${to.map(nameOf).join()}`, text)
+    const mark = this.#add('mine', to.length > 1 ? 'You' : `You to ${to.map(labelOf).join()}`, text)
     void this.#deliver(to, text, mark)
   }
 
@@ -62,18 +62,19 @@ export class ChatCard {
       const member = to[index]
       if (result.status === 'fulfilled' || !member) return []
       const { code, advice } = problemOf(result.reason)
-      return `not delivered to ${nameOf(member)}: ${advice} (${code})`
+      return `not delivered to ${labelOf(member)}: ${advice} (${code})`
     })
-    mark.className = `mark ${failures.length === 0 ? 'good' : 'bad'}`
-    mark.textContent = failures.length === 0 ? '✓ delivered' : `✗ ${failures.join('; ')}`
+    mark.className = `delivery ${failures.length === 0 ? 'good' : 'bad'}`
+    this.#scrolling(() => {
+      mark.textContent = failures.length === 0 ? '✓ delivered' : `✗ ${failures.join('; ')}`
+    })
   }
 
   #add(kind: 'mine' | 'theirs' | 'event', from: string, text: string): HTMLElement {
-    const atEnd = this.#log.scrollTop + this.#log.clientHeight > this.#log.scrollHeight - 40
     const line = document.createElement('p')
     line.className = kind
     const mark = document.createElement('span')
-    mark.className = 'mark'
+    mark.className = 'delivery'
     if (from !== '') {
       const who = document.createElement('span')
       who.className = 'from'
@@ -84,10 +85,18 @@ export class ChatCard {
     said.className = 'text'
     said.textContent = text
     line.append(said, mark)
-    this.#log.append(line)
-    while (this.#log.children.length > KEPT_LINES) this.#log.firstElementChild?.remove()
-    // Whoever reads further up stays there.
-    if (atEnd || kind === 'mine') this.#log.scrollTop = this.#log.scrollHeight
+    this.#scrolling(() => {
+      this.#log.append(line)
+      while (this.#log.children.length > KEPT_LINES) this.#log.firstElementChild?.remove()
+    }, kind === 'mine')
     return mark
+  }
+
+  /** Keeps the end in sight while something is added, but whoever reads further up stays there. */
+  #scrolling(add: () => void, always = false): void {
+    const { scrollTop, clientHeight, scrollHeight } = this.#log
+    const atEnd = scrollTop + clientHeight > scrollHeight - 40
+    add()
+    if (atEnd || always) this.#log.scrollTop = this.#log.scrollHeight
   }
 }

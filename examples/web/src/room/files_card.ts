@@ -4,7 +4,7 @@ import { acceptDrops, announce, element } from '../elements.ts'
 import { formatBytes } from '../format.ts'
 import { FILE_PROTOCOL, receiveFile, sendFile } from './file_protocol.ts'
 import { type FileSink, openSink } from './file_sink.ts'
-import { nameOf } from './member_list.ts'
+import { labelOf } from './member_list.ts'
 import type { Member, Members } from './members.ts'
 import type { Recipients } from './recipients.ts'
 import { button, TransferRow } from './transfer_row.ts'
@@ -67,8 +67,8 @@ export class FilesCard {
   }
 
   async #send(file: File, member: Member): Promise<void> {
-    const row = this.#add(new TransferRow('going', file.name, file.size, `to ${nameOf(member)}`))
-    row.waiting(`Waiting for ${nameOf(member)} to accept…`)
+    const row = this.#add(new TransferRow('going', file.name, file.size, `to ${labelOf(member)}`))
+    row.waiting(`Waiting for ${labelOf(member)} to accept…`)
     try {
       const digests = await sendFile(this.#node, member.id, file, row.signal, (stored) =>
         row.progress(stored),
@@ -81,7 +81,7 @@ export class FilesCard {
   }
 
   async #receive(stream: PeerloomStream): Promise<void> {
-    const from = nameOf(
+    const from = labelOf(
       this.#members.all.find(({ id }) => id === stream.peer.id) ?? { id: stream.peer.id, agent: undefined },
     )
     // Cancels what the row shows; the row comes only with the description of the file.
@@ -145,7 +145,7 @@ function aboutFiles(chosen: number, direct: readonly Member[]): string {
   if (chosen === 0) return 'Files go from page to page; no server stores them.'
   if (direct.length === 0)
     return 'Files go only over a direct connection, and there is none: the relay carries messages.'
-  const to = direct.length === 1 && direct[0] ? nameOf(direct[0]) : `${direct.length} pages`
+  const to = direct.length === 1 && direct[0] ? labelOf(direct[0]) : `${direct.length} pages`
   const but = direct.length < chosen ? ', not to those behind the relay' : ''
   return `They go directly to ${to}${but}. Both ends hash them.`
 }

@@ -13,6 +13,12 @@ export type JoiningState =
    */
   | { is: 'failed'; relayed: boolean; error: unknown; attempts: number }
 
+/** The relay is the only way. */
+export class NoDirectPath extends Error {
+  override readonly name = 'NoDirectPath'
+  readonly code = 'NO_DIRECT_PATH'
+}
+
 /** Longer than all steps of a connection together may take, each of which has a deadline of its own. */
 const DIAL_LIMIT_MS = 60_000
 
@@ -31,7 +37,9 @@ export class Joining {
     onState: (state: JoiningState) => void,
   ) {
     this.#node = node
-    this.#address = target.address
+    // Where there is no WebRTC, the relay is better than nothing.
+    this.#address =
+      'RTCPeerConnection' in globalThis ? target.address : target.address.replace('/webrtc/p2p/', '/p2p/')
     this.peer = target.peer
     this.#onState = onState
   }
@@ -47,7 +55,10 @@ export class Joining {
     for (;;) {
       this.#onState({ is: 'dialing' })
       try {
-        await this.#node.dial(this.#address, { signal: AbortSignal.timeout(DIAL_LIMIT_MS) })
+        const { direct } = await this.#node.dial(this.#address, {
+          signal: AbortSignal.timeout(DIAL_LIMIT_MS),
+        })
+        if (!direct) throw new NoDirectPath('WebRTC is turned off in this browser')
         attempts = 0
         this.#retries.reset()
         this.#onState({ is: 'joined' })

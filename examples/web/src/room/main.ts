@@ -10,7 +10,7 @@ import { FilesCard } from './files_card.ts'
 import { InvitationCard } from './invitation_card.ts'
 import { Joining, type JoiningState } from './joining.ts'
 import { targetOf } from './link.ts'
-import { MemberList, nameOf } from './member_list.ts'
+import { labelOf, MemberList } from './member_list.ts'
 import { type Change, type Member, Members } from './members.ts'
 import { ProblemBox } from './problem_box.ts'
 import { Recipients } from './recipients.ts'
@@ -139,7 +139,7 @@ function showPlace(state: PlaceState, place: RelayPlace): void {
 
 /** The news in the chat. */
 function tell(chat: ChatCard, member: Member, change: Change): void {
-  const name = nameOf(member)
+  const name = labelOf(member)
   if (change === 'came')
     chat.tell(`${name} is here${member.state === 'direct' ? '' : ', through the relay'}.`)
   if (change === 'upgraded') chat.tell(`${name} is connected directly now.`)

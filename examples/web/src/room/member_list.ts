@@ -41,9 +41,14 @@ export class MemberList {
   }
 }
 
+/** What to call a member where its peer id is not beside it: two may use the same browser. */
+export function labelOf(member: Pick<Member, 'agent' | 'id'>): string {
+  return `${nameOf(member)} …${member.id.slice(-4)}`
+}
+
 /** What a member calls itself, as far as it says so. */
-export function nameOf({ agent, id }: Pick<Member, 'agent' | 'id'>): string {
-  return /^peerloom-room \((.+)\)$/.exec(agent ?? '')?.[1] ?? `Peer …${id.slice(-6)}`
+function nameOf({ agent }: Pick<Member, 'agent'>): string {
+  return /^peerloom-room \((.+)\)$/.exec(agent ?? '')?.[1] ?? 'A peer'
 }
 
 class Row {

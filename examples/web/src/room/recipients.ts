@@ -1,6 +1,6 @@
 /** To whom messages and files go: to everyone, or to one that is chosen once there are several. */
 import { element } from '../elements.ts'
-import { nameOf } from './member_list.ts'
+import { labelOf } from './member_list.ts'
 import type { Member } from './members.ts'
 
 const EVERYONE = ''
@@ -24,7 +24,7 @@ export class Recipients {
     element('recipients').hidden = present.length < 2
     const options = [
       [EVERYONE, 'everyone here'],
-      ...present.map((member) => [member.id, `${nameOf(member)} (…${member.id.slice(-6)})`]),
+      ...present.map((member) => [member.id, labelOf(member)]),
     ] as const
     const same =
       options.length === this.#select.options.length &&

@@ -99,8 +99,9 @@ export class RoomPage {
       `learns what became of ${text}`,
       (text) => {
         const lines = [...document.querySelectorAll('#log .mine')]
-        return lines.find((line) => line.querySelector('.text').textContent === text)?.querySelector('.mark')
-          .textContent
+        return lines
+          .find((line) => line.querySelector('.text').textContent === text)
+          ?.querySelector('.delivery').textContent
       },
       text,
     )
