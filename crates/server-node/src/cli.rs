@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use peerloom_core::Multiaddr;
@@ -15,7 +15,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a node: TCP, WebSocket, WebTransport and WebRTC, until SIGTERM or Ctrl-C.
+    /// Run a node: QUIC, WebTransport, WebRTC, TCP and WebSocket, until SIGTERM or Ctrl-C.
     Run(RunArguments),
     /// Print this node's peer id, making an identity if there is none.
     Id(IdArguments),
@@ -28,10 +28,19 @@ pub(crate) enum Command {
 /// The keys of the configuration file, with what they are if left out.
 const CONFIGURATION: &str = r#"The configuration file, with its defaults (but for `enabled`, nothing needs to be written):
 
-  listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/tcp/4002/ws",
-            "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport", "/ip4/0.0.0.0/udp/4002/webrtc-direct"]
+  port = 4001                            # UDP and TCP, for every transport; or, in its place, where to listen:
+  # listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
+  #           "/ip4/0.0.0.0/udp/4001/webrtc-direct", "/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/tcp/4001/ws"]
   data_dir = "~/.local/share/peerloom"   # written out: a ~ is not expanded
   status = "127.0.0.1:9464"
+  private_network = "swarm.key"          # or --private-network; if left out, the node is public
+
+  [tls]                                  # for /tls/ws, which the port then serves, too; read again when it changes
+  certificate = "chain.pem"              # PEM: the server's own certificate first, then those above it
+  key = "key.pem"
+
+  [dns]                                  # for /dns, /dns4, /dns6 and /dnsaddr in addresses
+  servers = []                           # "192.0.2.53:53"; none for those of the system
 
   [limits]                               # of this node, against strangers
   connections = 4096
@@ -62,7 +71,11 @@ pub(crate) struct RunArguments {
     /// A TOML file; what the command line says goes before it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// A multiaddr to listen on; may be given again. One that ends in /p2p/<relay>/p2p-circuit reserves a place at that relay.
+    /// The port to listen on: UDP for QUIC, WebTransport and WebRTC, TCP for plain TCP and WebSocket, over IPv4 and IPv6
+    /// [default: 4001].
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    pub(crate) port: Option<NonZeroU16>,
+    /// A multiaddr to listen on, in place of the port; may be given again. One that ends in /p2p/<relay>/p2p-circuit reserves a place at that relay.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<Multiaddr>,
     /// Where the identity and the certificates are kept.
@@ -71,6 +84,10 @@ pub(crate) struct RunArguments {
     /// Where /metrics and /health are served; a loopback address unless you know better.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) status: Option<SocketAddr>,
+    /// The key file of a private network (/key/swarm/psk/1.0.0/): only nodes that have the same key connect, by TCP and
+    /// WebSocket.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_network: Option<PathBuf>,
     /// Be a relay (circuit relay v2) for peers that cannot be dialed, within the limits of the configuration's [relay].
     #[arg(long)]
     pub(crate) relay: bool,
@@ -87,6 +104,9 @@ pub(crate) struct IdArguments {
 pub(crate) struct PingArguments {
     /// The peer's multiaddr.
     pub(crate) address: Multiaddr,
+    /// The key file of the private network that the peer is in.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_network: Option<PathBuf>,
     /// How many pings.
     #[arg(long, short = 'n', default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
@@ -99,6 +119,9 @@ pub(crate) struct PingArguments {
 pub(crate) struct PerfArguments {
     /// The peer's multiaddr.
     pub(crate) address: Multiaddr,
+    /// The key file of the private network that the peer is in.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_network: Option<PathBuf>,
     /// Mebibytes to send.
     #[arg(long, value_name = "MIB", default_value_t = 100)]
     pub(crate) upload: u32,

@@ -1,5 +1,7 @@
 //! What `peerloom ping` and `peerloom perf` have in common: a node with a fresh identity and one connection.
 
+use std::path::Path;
+
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
 use peerloom_node::{ConnectionInfo, Node};
@@ -8,15 +10,23 @@ use peerloom_relay::{ClientConfig, RelayClient};
 use peerloom_webrtc::WebRtcConfig;
 
 use crate::{
+    network::{FileDns, FileTls, Network},
     run::{Storage, builder},
     webrtc,
 };
 
-pub(crate) async fn connect(address: &Multiaddr) -> anyhow::Result<(Node, ConnectionInfo)> {
-    let node = builder(Keypair::generate(), Storage::Memory)?.build();
+pub(crate) async fn connect(
+    address: &Multiaddr,
+    private_network: Option<&Path>,
+) -> anyhow::Result<(Node, ConnectionInfo)> {
+    let network = Network::load(private_network, FileTls::default(), FileDns::default())?;
+    let is_private = network.private.is_some();
+    let node = builder(Keypair::generate(), Storage::Memory, network)?.build();
     RelayClient::start(&node, ClientConfig::default())?;
-    // What is measured is the way that the address names.
-    webrtc::start(&node, WebRtcConfig::default(), false)?;
+    if !is_private {
+        // What is measured is the way that the address names.
+        webrtc::start(&node, WebRtcConfig::default(), false)?;
+    }
     let connection = node.dial(address.clone()).await.map_err(anyhow::Error::from)?;
     Ok((node, connection))
 }

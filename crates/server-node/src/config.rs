@@ -1,7 +1,8 @@
 //! What a node runs with: the configuration file, under the command line, over the defaults.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,12 @@ use peerloom_relay::RelayLimits;
 use peerloom_webrtc::WebRtcConfig;
 use serde::Deserialize;
 
-use crate::{cli::RunArguments, relay::FileRelay, webrtc::FileWebRtc};
+use crate::{
+    cli::RunArguments,
+    network::{FileDns, FileTls, Network},
+    relay::FileRelay,
+    webrtc::FileWebRtc,
+};
 
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -23,6 +29,7 @@ pub(crate) struct Config {
     /// There if this node is a relay.
     pub(crate) relay: Option<RelayLimits>,
     pub(crate) webrtc: WebRtcConfig,
+    pub(crate) network: Network,
 }
 
 /// The file, as it is written. An unknown key is an error: a misspelt one must not pass for a default.
@@ -30,8 +37,14 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields)]
 struct File {
     listen: Option<Vec<String>>,
+    port: Option<NonZeroU16>,
     data_dir: Option<PathBuf>,
     status: Option<SocketAddr>,
+    private_network: Option<PathBuf>,
+    #[serde(default)]
+    tls: FileTls,
+    #[serde(default)]
+    dns: FileDns,
     #[serde(default)]
     limits: FileLimits,
     #[serde(default)]
@@ -49,12 +62,16 @@ struct FileLimits {
     inbound_streams_per_connection: Option<usize>,
 }
 
-const DEFAULT_LISTEN: [&str; 4] = [
-    "/ip4/0.0.0.0/tcp/4001",
-    "/ip4/0.0.0.0/tcp/4002/ws",
-    "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
-    "/ip4/0.0.0.0/udp/4002/webrtc-direct",
+/// What a port number carries: of TCP and of UDP, over IPv4 and IPv6.
+const ON_ONE_PORT: [&str; 5] = [
+    "/tcp/{port}",
+    "/tcp/{port}/ws",
+    "/udp/{port}/quic-v1",
+    "/udp/{port}/quic-v1/webtransport",
+    "/udp/{port}/webrtc-direct",
 ];
+
+const DEFAULT_PORT: u16 = 4001;
 const DEFAULT_STATUS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 impl Config {
@@ -63,11 +80,25 @@ impl Config {
             Some(path) => File::read(path)?,
             None => File::default(),
         };
-        let listen = match (arguments.listen, file.listen) {
-            (given, _) if !given.is_empty() => given,
-            (_, Some(written)) => parse_all("listen", &written)?,
-            (_, None) => parse_all("listen", &DEFAULT_LISTEN)?,
+        if file.listen.is_some() && file.port.is_some() {
+            bail!("port: says the same as listen; leave one of them out");
+        }
+        let private = arguments.private_network.or(file.private_network);
+        let network = Network::load(private.as_deref(), file.tls, file.dns)?;
+        let listen = match (arguments.listen, arguments.port, file.listen) {
+            (given, None, _) if !given.is_empty() => given,
+            (_, None, Some(written)) => parse_all("listen", &written)?,
+            (_, given, _) => {
+                let port = given.or(file.port).map_or(DEFAULT_PORT, NonZeroU16::get);
+                let mut carried =
+                    parse_all("port", &on_one_port(port, has_ipv6(), network.certificate.is_some()))?;
+                carried.retain(|address| network.may_listen(address));
+                carried
+            }
         };
+        if let Some(address) = listen.iter().find(|address| !network.may_listen(address)) {
+            bail!("listen: {address}: a private network has TCP and WebSocket only");
+        }
         let mut limits = Limits::default();
         let FileLimits {
             connections,
@@ -98,6 +129,7 @@ impl Config {
             limits,
             relay: file.relay.limits(arguments.relay)?,
             webrtc: file.webrtc.config()?,
+            network,
         })
     }
 }
@@ -137,6 +169,19 @@ impl File {
     }
 }
 
+/// Everything that one port number carries, on all of the machine's addresses.
+fn on_one_port(port: u16, ipv6: bool, tls: bool) -> Vec<String> {
+    let hosts: &[&str] = if ipv6 { &["/ip4/0.0.0.0", "/ip6/::"] } else { &["/ip4/0.0.0.0"] };
+    let address = |host: &&str, rest: &str| format!("{host}{}", rest.replace("{port}", &port.to_string()));
+    let rests = ON_ONE_PORT.iter().chain(tls.then_some(&"/tcp/{port}/tls/ws"));
+    rests.flat_map(|rest| hosts.iter().map(move |host| address(host, rest))).collect()
+}
+
+/// Whether the system has IPv6 at all.
+fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
+}
+
 fn parse_all(key: &str, addresses: &[impl AsRef<str>]) -> anyhow::Result<Vec<Multiaddr>> {
     let parse = |text: &str| text.parse().map_err(|error| anyhow::anyhow!("{key}: {text}: {error}"));
     addresses.iter().map(|text| parse(text.as_ref())).collect()
@@ -157,6 +202,17 @@ mod tests {
         let error =
             File::parse("data_dir = \"d\"\n[limits]\nconnections = \"many\"").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("connections"), "{error}");
+    }
+
+    #[test]
+    fn one_port_number_carries_every_transport_over_both_ip_versions() {
+        let addresses = parse_all("port", &on_one_port(4001, true, false)).unwrap();
+        assert_eq!(addresses.len(), 2 * ON_ONE_PORT.len());
+        for wanted in ["/ip6/::/udp/4001/webrtc-direct", "/ip4/0.0.0.0/tcp/4001/ws"] {
+            assert!(addresses.contains(&wanted.parse().unwrap()), "{wanted}");
+        }
+        assert!(on_one_port(7, false, true).contains(&"/ip4/0.0.0.0/tcp/7/tls/ws".to_owned()));
+        assert!(on_one_port(7, false, false).iter().all(|address| address.starts_with("/ip4/0.0.0.0/")));
     }
 
     #[test]

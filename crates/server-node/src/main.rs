@@ -6,12 +6,14 @@ mod config;
 mod echo;
 mod identity;
 mod liveness;
+mod network;
 mod perf;
 mod ping;
 mod relay;
 mod run;
 mod status;
 mod webrtc;
+mod webrtc_direct;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,8 @@ use crate::{cli::PerfArguments, client};
 const MIB: u64 = 1024 * 1024;
 
 pub(crate) async fn perf(arguments: PerfArguments) -> anyhow::Result<()> {
-    let (node, connection) = client::connect(&arguments.address).await?;
+    let (node, connection) =
+        client::connect(&arguments.address, arguments.private_network.as_deref()).await?;
     let upload = u64::from(arguments.upload).saturating_mul(MIB);
     // At least one byte, for its arrival is what ends the upload's time.
     let download = u64::from(arguments.download).saturating_mul(MIB).max(1);

@@ -11,7 +11,8 @@ use crate::{cli::PingArguments, client};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn ping(arguments: PingArguments) -> anyhow::Result<()> {
-    let (node, connection) = client::connect(&arguments.address).await?;
+    let (node, connection) =
+        client::connect(&arguments.address, arguments.private_network.as_deref()).await?;
     if !arguments.json {
         println!("{} at {}", connection.peer, connection.remote_address);
     }

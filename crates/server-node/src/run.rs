@@ -4,18 +4,23 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use peerloom_core::Keypair;
+use peerloom_dns::DnsTransport;
 use peerloom_node::{Node, NodeBuilder};
 use peerloom_quic::{
-    WebTransportConfig, WebTransportTransport,
+    QuicConfig, QuicTransport, UdpPorts, WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
 };
 use peerloom_relay::{ClientConfig, RelayClient, RelayConfig};
+use peerloom_socket::tcp::TcpPorts;
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cli::RunArguments, config::Config, echo, identity, liveness, status, webrtc};
+use crate::{
+    cli::RunArguments, config::Config, echo, identity, liveness, network::Network, status, webrtc,
+    webrtc_direct::SharedWebRtcDirect,
+};
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
@@ -23,11 +28,15 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
 
-    let node = builder(keypair, Storage::Directory(config.data_dir))?.limits(config.limits).build();
+    let is_private = config.network.private.is_some();
+    let node = builder(keypair, Storage::Directory(config.data_dir), config.network)?;
+    let node = node.limits(config.limits).build();
     echo::serve(&node)?;
     peerloom_perf::serve(&node)?;
     RelayClient::start(&node, ClientConfig::default())?;
-    webrtc::start(&node, config.webrtc, true)?;
+    if !is_private {
+        webrtc::start(&node, config.webrtc, true)?;
+    }
     let relay = match config.relay {
         Some(limits) => Some(peerloom_relay::serve(&node, RelayConfig::new(limits))?),
         None => None,
@@ -36,7 +45,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
 
     println!("peer {}", node.peer_id());
     println!("status http://{}", status.address());
-    let webrtc = webrtc::address_for(&config.listen);
+    let webrtc = webrtc::address_for(&config.listen).filter(|_| !is_private);
     for address in config.listen.into_iter().chain(webrtc) {
         for reachable in node.listen(address).await? {
             println!("listen {reachable}");
@@ -63,18 +72,36 @@ pub(crate) enum Storage {
     Memory,
 }
 
-/// A node with every native transport.
-pub(crate) fn builder(keypair: Keypair, storage: Storage) -> anyhow::Result<NodeBuilder> {
-    let mut web_transport = WebTransportConfig::default();
+/// A node with every native transport, and names in front of all of them; in a private network, with those that can be
+/// private.
+pub(crate) fn builder(keypair: Keypair, storage: Storage, network: Network) -> anyhow::Result<NodeBuilder> {
+    // What has the same port number shares it.
+    let (udp, tcp) = (UdpPorts::default(), TcpPorts::default());
+    let names = DnsTransport::new(network.resolver()?);
+    let mut plain = TcpTransport::new(keypair.clone()).with_ports(tcp.clone());
+    let mut websocket = WebSocketTransport::new(keypair.clone()).with_ports(tcp);
+    if let Some(certificate) = network.certificate {
+        websocket = websocket.with_certificate(certificate);
+    }
+    if let Some(key) = network.private {
+        plain = plain.with_private_network(key.clone());
+        websocket = websocket.with_private_network(key);
+        return Ok(Node::builder(keypair).transport(names.with_transport(plain).with_transport(websocket)));
+    }
+    let mut web_transport = WebTransportConfig::default().with_ports(udp.clone());
     let mut web_rtc = WebRtcDirectConfig::default();
     if let Storage::Directory(directory) = storage {
         let certificates = Certificates::load_or_create(DirectoryStore::new(&directory), SystemTime::now())?;
         web_transport = web_transport.with_certificates(certificates);
         web_rtc.certificate = Some(Arc::new(Certificate::load_or_generate(&directory)?));
     }
-    Ok(Node::builder(keypair.clone())
-        .transport(WebTransportTransport::new(keypair.clone(), web_transport))
-        .transport(TcpTransport::new(keypair.clone()))
-        .transport(WebSocketTransport::new(keypair.clone()))
-        .transport(WebRtcDirectTransport::new(keypair, web_rtc)?))
+    let quic = QuicTransport::new(keypair.clone(), QuicConfig::default().with_ports(udp.clone()))?;
+    let web_rtc = WebRtcDirectTransport::new(keypair.clone(), web_rtc)?;
+    let transports = names
+        .with_transport(quic)
+        .with_transport(WebTransportTransport::new(keypair.clone(), web_transport))
+        .with_transport(plain)
+        .with_transport(websocket)
+        .with_transport(SharedWebRtcDirect { transport: web_rtc, ports: udp });
+    Ok(Node::builder(keypair).transport(transports))
 }

@@ -12,8 +12,9 @@ use std::{
 
 const PEERLOOM: &str = env!("CARGO_BIN_EXE_peerloom");
 
-const EVERY_TRANSPORT: [&str; 4] = [
+const EVERY_TRANSPORT: [&str; 5] = [
     "/ip4/127.0.0.1/tcp/0",
+    "/ip4/127.0.0.1/udp/0/quic-v1",
     "/ip4/127.0.0.1/tcp/0/ws",
     "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
     "/ip4/127.0.0.1/udp/0/webrtc-direct",
@@ -112,6 +113,23 @@ fn ping_and_perf_reach_a_server_over_every_transport() {
     }
     let health = server.health();
     assert!(health.starts_with("HTTP/1.1 200") && health.contains(&server.peer), "{health}");
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn one_port_number_serves_every_transport() {
+    let directory = tempfile::tempdir().unwrap();
+    // Free for TCP at this moment, and for UDP most likely.
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port().to_string();
+    let server = Server::start_with(directory.path(), &[], &["--port", &port]);
+    let on_loopback: Vec<_> =
+        server.addresses.iter().filter(|address| address.starts_with("/ip4/127.0.0.1/")).collect();
+    assert_eq!(on_loopback.len(), EVERY_TRANSPORT.len(), "{on_loopback:?}");
+    for address in on_loopback {
+        assert!(address.contains(&format!("p/{port}/")), "{address}");
+        let ping = peerloom(&["ping", address, "-n", "1"]);
+        assert!(ping.status.success(), "{address}: {ping:?}");
+    }
     assert!(server.terminate().success());
 }
 
@@ -252,4 +270,55 @@ fn a_node_that_is_no_relay_is_named_as_the_reason() {
 fn the_help_names_the_keys_of_the_relay() {
     let help = String::from_utf8(peerloom(&["run", "--help"]).stdout).unwrap();
     assert!(help.contains("[relay]") && help.contains("circuit_bytes") && help.contains("--relay"), "{help}");
+}
+
+#[test]
+fn a_private_network_is_reached_with_its_key_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("swarm.key");
+    let content = format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", "5c".repeat(32));
+    std::fs::write(&key, content).unwrap();
+    let key = key.to_str().unwrap();
+    let listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"];
+    let server = Server::start_with(directory.path(), &listen, &["--private-network", key]);
+    for address in &server.addresses {
+        let ping = peerloom(&["ping", address, "-n", "1", "--private-network", key]);
+        assert!(ping.status.success(), "{address}: {ping:?}");
+        failure(&peerloom(&["ping", address, "-n", "1"]));
+    }
+    let data_dir = directory.path().to_str().unwrap();
+    let public = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--private-network", key];
+    let refused = failure(&peerloom(&[&["run", "--data-dir", data_dir], &public[..]].concat()));
+    assert!(refused.contains("a private network has TCP and WebSocket only"), "{refused}");
+    let mut unkeyed = Command::new(PEERLOOM);
+    unkeyed.args(["run", "--data-dir", data_dir]).env("LIBP2P_FORCE_PNET", "1");
+    let refused = failure(&unkeyed.output().unwrap());
+    assert!(refused.contains("private_network: not given"), "{refused}");
+}
+
+#[test]
+fn secure_websocket_is_reached_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority =
+        rcgen::CertifiedIssuer::self_signed(parameters, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(path("chain.pem"), parameters.signed_by(&key, &authority).unwrap().pem()).unwrap();
+    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+    let config = format!("[tls]\ncertificate = {:?}\nkey = {:?}", path("chain.pem"), path("key.pem"));
+    std::fs::write(path("config.toml"), config).unwrap();
+    let config = path("config.toml");
+    let options = ["--config", config.to_str().unwrap()];
+    let server = Server::start_with(directory.path(), &["/ip4/127.0.0.1/tcp/0/tls/ws"], &options);
+    let address = server.addresses[0].replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+    let mut ping = Command::new(PEERLOOM);
+    ping.args(["ping", &address, "-n", "1"]);
+    let untrusted = failure(&ping.output().unwrap());
+    assert!(untrusted.contains("invalid peer certificate"), "{untrusted}");
+    let trusted = ping.env("SSL_CERT_FILE", path("ca.pem")).output().unwrap();
+    assert!(trusted.status.success(), "{trusted:?}");
 }
