@@ -87,7 +87,7 @@ for (const { name, kinds, tabs } of PAIRINGS) {
     test(`${name}: find each other, show the direct path, chat, and send files both ways`, async () => {
       const { host, guest, ids } = await meet()
       // The page tries again by itself, which must not hide that the first dial failed.
-      assert.equal(await guest.lastProblem(), undefined)
+      assert.equal(await guest.lastProblem(), '')
       assert.match(await host.path(ids.guest), /^Direct, over WebRTC/)
       assert.match(await guest.path(ids.host), /^Direct, over WebRTC/)
       await Promise.all([host.measures(ids.guest), guest.measures(ids.host)])

@@ -163,11 +163,11 @@ export class RoomPage {
     })
   }
 
-  /** The last error that the page has shown, whether it still does or not. */
+  /** The last error that the page has shown, whether it still does or not; empty if there was none. */
   lastProblem() {
     return this.#page.evaluate(() => {
       const message = document.getElementById('problem-message').textContent
-      return message === '' ? undefined : `${document.getElementById('problem-code').textContent} ${message}`
+      return message === '' ? '' : `${document.getElementById('problem-code').textContent} ${message}`
     })
   }
 
