@@ -1,9 +1,9 @@
 /** The card with the chat: what was said, by whom, whether it arrived, and who came and went. */
 import { element } from '../elements.ts'
-import { problemOf } from '../problem.ts'
 import type { Chat } from './chat.ts'
 import { labelOf } from './member_list.ts'
 import type { Member, Members } from './members.ts'
+import { problemOf } from './problem.ts'
 import type { Recipients } from './recipients.ts'
 
 /** Older lines go, or whoever writes without end fills the page. */

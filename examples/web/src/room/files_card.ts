@@ -12,6 +12,9 @@ import { button, TransferRow } from './transfer_row.ts'
 /** Files that one page may offer or send at a time; it cannot fill this page with questions. */
 const INCOMING_LIMIT = 8
 
+/** Of those that came to nothing, the latest stay in the list. */
+const KEPT_ENDED = 20
+
 export class FilesCard {
   readonly #node: Peerloom
   readonly #tab: string
@@ -122,6 +125,8 @@ export class FilesCard {
 
   #add(row: TransferRow): TransferRow {
     this.#list.prepend(row.item)
+    const ended = this.#list.querySelectorAll(':is([data-state="cancelled"], [data-state="failed"])')
+    for (const old of [...ended].slice(KEPT_ENDED)) old.remove()
     return row
   }
 }

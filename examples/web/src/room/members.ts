@@ -16,6 +16,8 @@ export interface Member {
   silent: boolean
   /** It has been told that the member came. */
   welcome: boolean
+  /** Aborts when the last connection is over. */
+  stay: AbortController
   /** Over the best connection there is. */
   peer: Peer | undefined
   samples: readonly Sample[]
@@ -34,6 +36,7 @@ const LOST_MS = 15_000
 const NAMELESS_MS = 2_000
 /** Those who left stay in the list for a while: a page that reloads is back in a moment. */
 const REMEMBERED_MS = 60_000
+const REMEMBERED = 16
 
 export class Members {
   readonly #node: Peerloom
@@ -94,10 +97,15 @@ export class Members {
     member.goneSince = Date.now()
     if (isNew) {
       member.samples = []
-      void this.#ping(member)
+      member.silent = false
+      member.stay = new AbortController()
+      void this.#ping(member, member.stay.signal)
       void pause(NAMELESS_MS).then(() => this.#welcome(member))
     }
-    if (best === undefined) void this.#forgetLater(member)
+    if (best === undefined) {
+      member.stay.abort()
+      void this.#forgetLater(member)
+    }
     // Nobody upgrades or leaves who has not come.
     this.#onChange(member, member.welcome ? changeOf(before, member.state) : 'other')
     if (best === undefined) member.welcome = false
@@ -118,6 +126,7 @@ export class Members {
         agent: undefined,
         state: 'connecting',
         silent: false,
+        stay: new AbortController(),
         welcome: false,
         peer: undefined,
         samples: [],
@@ -129,14 +138,14 @@ export class Members {
   }
 
   /** Measures once a second, over whatever is the best connection then. */
-  async #ping(member: Member): Promise<void> {
+  async #ping(member: Member, stay: AbortSignal): Promise<void> {
     let heard = performance.now()
-    while (member.peer) {
+    while (!stay.aborted) {
       const start = performance.now()
       try {
-        const signal = AbortSignal.timeout(LOST_MS)
+        const signal = AbortSignal.any([stay, AbortSignal.timeout(LOST_MS)])
         const pinging = this.#node.ping(member.id, { signal })
-        const said = setTimeout(() => this.#setSilent(member, true), SILENT_MS)
+        const said = setTimeout(() => stay.aborted || this.#setSilent(member, true), SILENT_MS)
         const milliseconds = await pinging.finally(() => clearTimeout(said))
         heard = performance.now()
         member.samples = withSample(member.samples, milliseconds)
@@ -145,12 +154,11 @@ export class Members {
       } catch {
         // A page in the background is late itself; only what took about as long as it should counts.
         const now = performance.now()
-        if (member.peer && now - heard > LOST_MS && now - start < LOST_MS + PING_MS)
+        if (!stay.aborted && now - heard > LOST_MS && now - start < LOST_MS + PING_MS)
           await this.#node.disconnect(member.id).catch(() => {})
       }
-      await pause(PING_MS - Math.min(performance.now() - start, PING_MS))
+      await pause(PING_MS - Math.min(performance.now() - start, PING_MS), stay)
     }
-    member.silent = false
   }
 
   #setSilent(member: Member, silent: boolean): void {
@@ -160,9 +168,11 @@ export class Members {
   }
 
   async #forgetLater(member: Member): Promise<void> {
+    const gone = this.all.filter(({ id, state }) => state === 'gone' && id !== this.#host)
+    for (const { id } of gone.slice(0, -REMEMBERED)) this.#members.delete(id)
     await pause(REMEMBERED_MS)
-    const gone = member.state === 'gone' && Date.now() - member.goneSince >= REMEMBERED_MS
-    if (!gone || member.id === this.#host) return
+    const stillGone = member.state === 'gone' && Date.now() - member.goneSince >= REMEMBERED_MS
+    if (!stillGone || member.id === this.#host) return
     this.#members.delete(member.id)
     this.#onChange(member, 'other')
   }

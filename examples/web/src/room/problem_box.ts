@@ -1,6 +1,6 @@
 /** The box that says what is wrong; of several things the one that the others come from. */
 import { element } from '../elements.ts'
-import { problemOf } from '../problem.ts'
+import { problemOf } from './problem.ts'
 
 export interface Trouble {
   title: string

@@ -1,7 +1,7 @@
 /** One file on its way, in either direction: what it is, how far it is, and what can be done about it. */
 import { formatBytes, formatSeconds } from '../format.ts'
-import { problemOf } from '../problem.ts'
 import type { Digests } from './file_protocol.ts'
+import { problemOf } from './problem.ts'
 
 const REDRAW_MS = 100
 /** The rate is that of the last seconds, so that it shows what happens now. */
