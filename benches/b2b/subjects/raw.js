@@ -99,7 +99,10 @@ function channelStream(channel) {
         channel.send(bytes.subarray(at, at + MESSAGE))
       }
     },
-    closeWrite: async () => channel.send(END),
+    async closeWrite() {
+      // The other page may have closed the channel already, having had what it wanted.
+      if (channel.readyState === 'open') channel.send(END)
+    },
     async read() {
       while (inbox.length === 0) {
         await new Promise((resolve) => {
