@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use peerloom_core::{
     Multiaddr, Protocol, ProtocolName, Stream as _, StreamExt as _, multistream_select::NegotiatedStream,
+    runtime::spawn,
 };
 use peerloom_node::{IncomingStream, Node, NodeEvent};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ pub(crate) async fn run(relay: Multiaddr, path: Path) -> Result<()> {
     let node = node::start(path)?;
     node.handle_on_limited(ProtocolName::from_static(ECHO), echo)?;
     node.handle(ProtocolName::from_static(RESET), reset)?;
-    let events = tokio::spawn(report_peers(node.clone()));
+    let events = spawn(report_peers(node.clone()));
     let mut addresses = node.listen(relay.with(Protocol::P2pCircuit)).await?;
     if path == Path::WebRtc {
         addresses.extend(node.listen("/webrtc".parse()?).await?);
@@ -30,7 +31,7 @@ pub(crate) async fn run(relay: Multiaddr, path: Path) -> Result<()> {
     report(&json!({ "event": "listening", "peer": node.peer_id().to_string(), "addresses": addresses }));
     // Nobody is left behind when the runner goes away.
     tokio::task::spawn_blocking(|| io::stdin().read(&mut [0; 1])).await??;
-    events.abort();
+    drop(events);
     node.close().await;
     Ok(())
 }
