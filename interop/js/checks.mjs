@@ -8,6 +8,7 @@ const EVERYBODYS = ['/ipfs/id/1.0.0', '/ipfs/ping/1.0.0']
 const OBSERVED = {
   tcp: /^\/ip4\/127\.0\.0\.1\/tcp\/[1-9]\d*(\/|$)/,
   ws: /^\/ip4\/127\.0\.0\.1\/tcp\/[1-9]\d*(\/|$)/,
+  quic: /^\/ip4\/127\.0\.0\.1\/udp\/[1-9]\d*\/quic-v1(\/|$)/,
   webtransport: /^\/ip4\/127\.0\.0\.1\/udp\/[1-9]\d*\/quic-v1(\/|$)/,
   'webrtc-direct': /^\/ip4\/127\.0\.0\.1\/udp\/[1-9]\d*(\/|$)/,
 }

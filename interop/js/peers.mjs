@@ -21,6 +21,7 @@ const OLDEST_NODE = [22, 12]
 export const LISTEN = {
   tcp: '/ip4/127.0.0.1/tcp/0',
   ws: '/ip4/127.0.0.1/tcp/0/ws',
+  quic: '/ip4/127.0.0.1/udp/0/quic-v1',
   webtransport: '/ip4/127.0.0.1/udp/0/quic-v1/webtransport',
   'webrtc-direct': '/ip4/127.0.0.1/udp/0/webrtc-direct',
 }
@@ -139,7 +140,7 @@ function jsInPage() {
 }
 
 function rust() {
-  const transports = ['tcp', 'ws', 'webrtc-direct']
+  const transports = ['tcp', 'ws', 'quic', 'webrtc-direct']
   let program
   return {
     name: 'rust-libp2p',
@@ -174,7 +175,10 @@ function jsDefects({ dialer, listener, relay }) {
 }
 
 /** Of libp2p-webrtc 0.10.0-alpha, the newest there is. */
-function rustDefects({ dialer, transport }) {
+function rustDefects({ dialer, listener, transport }) {
+  if (transport === 'quic' && listener.name === 'rust-libp2p') {
+    return { 'remote reset': 'ends the streams that it drops, for that is what quinn does' }
+  }
   if (transport !== 'webrtc-direct') return {}
   if (dialer.name === 'rust-libp2p') {
     return { row: 'loses half of its dials, if the listener speaks before it has opened channel 0' }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use peerloom_core::{Keypair, Multiaddr, Protocol};
 use peerloom_node::Node;
-use peerloom_quic::{WebTransportConfig, WebTransportTransport};
+use peerloom_quic::{QuicConfig, QuicTransport, WebTransportConfig, WebTransportTransport};
 use peerloom_relay::{ClientConfig, RelayClient};
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{WebRtcConfig, WebRtcDirectConfig, WebRtcDirectTransport, WebRtcFactory};
@@ -35,6 +35,7 @@ pub(crate) fn start(path: Path) -> Result<Node> {
     let node = Node::builder(keypair.clone())
         .transport(TcpTransport::new(keypair.clone()))
         .transport(WebSocketTransport::new(keypair.clone()))
+        .transport(QuicTransport::new(keypair.clone(), QuicConfig::default())?)
         .transport(WebTransportTransport::new(keypair.clone(), WebTransportConfig::default()))
         .transport(WebRtcDirectTransport::new(keypair, WebRtcDirectConfig::default())?)
         .build();

@@ -37,6 +37,7 @@ pub(crate) fn new(relaying: Relaying) -> Result<Swarm<Behaviour>> {
     let swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
+        .with_quic()
         .with_other_transport(|keypair| {
             let secure = noise::Config::new(keypair)?;
             let plain = libp2p_websocket::Config::new(tcp::tokio::Transport::default());
