@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rtc_sctp::{
     Association, AssociationError, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig,
-    EndpointEvent, Event, Payload, ServerConfig, StreamEvent, TransportConfig,
+    EndpointEvent, Event, Payload, ServerConfig, StreamEvent, TimerConfig, TransportConfig,
 };
 use rtc_shared::{TransportProtocol, error::Error};
 
@@ -356,7 +356,15 @@ impl Streams for StreamTable {
 }
 
 fn transport_config() -> TransportConfig {
+    // By default, and against what is said of the first, the library allows five. A timer that has used them up is never
+    // started again: the association lives on and sends nothing more. Whether the remote is still there is for ICE to say.
+    let timers = TimerConfig {
+        max_t3_rtx_retrans: usize::MAX,
+        max_reconfig_retrans: usize::MAX,
+        ..TimerConfig::default()
+    };
     TransportConfig::default()
+        .with_timer_config(timers)
         .with_max_receive_buffer_size(u32::try_from(limits::SCTP_RECEIVE_WINDOW).unwrap_or(u32::MAX))
         .with_max_message_size(u32::try_from(limits::MAX_RECEIVED_MESSAGE).unwrap_or(u32::MAX))
 }
