@@ -49,6 +49,8 @@ export class Browser {
         '--disable-component-update',
         '--disable-sync',
         '--no-first-run',
+        // Addresses in the place of mDNS names: those need multicast, and are answered for once a second at most.
+        '--disable-features=WebRtcHideLocalIpsWithMdns',
       ],
     })
     return new Browser(browser, server, bundles)

@@ -11,6 +11,8 @@ export async function openChromium(executablePath) {
       '--disable-component-update',
       '--disable-sync',
       '--no-first-run',
+      // Addresses in the place of mDNS names: those need multicast, and are answered for once a second at most.
+      '--disable-features=WebRtcHideLocalIpsWithMdns',
     ],
   })
   // One for all pages, as they have it in the hands of a user: what they keep is shared.

@@ -5,6 +5,9 @@ import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 
+/** Addresses in the place of mDNS names: those need multicast, and are answered for once a second at most. */
+const PREFERENCES = { 'media.peerconnection.ice.obfuscate_host_addresses': false }
+
 /** The key under which WebDriver passes elements. */
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 
@@ -89,7 +92,9 @@ async function startSession(port, binary) {
     return value
   }
   const { sessionId } = await send('POST', '', {
-    capabilities: { alwaysMatch: { 'moz:firefoxOptions': { binary, args: ['-headless'] } } },
+    capabilities: {
+      alwaysMatch: { 'moz:firefoxOptions': { binary, args: ['-headless'], prefs: PREFERENCES } },
+    },
   })
   return (method, path, body) => send(method, `/${sessionId}${path}`, body)
 }
