@@ -226,13 +226,15 @@ impl Sctp {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.associations.iter().filter_map(|(_, association)| association.poll_timeout()).min()
+        let timers = self.associations.iter().filter_map(|(_, association)| association.poll_timeout());
+        timers.chain(self.guard.poll_timeout()).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for (_, association) in &mut self.associations {
             association.handle_timeout(now);
         }
+        self.transmits.extend(self.guard.repeat(now));
         self.drain_events(now);
     }
 
@@ -250,7 +252,7 @@ impl Sctp {
                 self.transmits.extend(packets.into_iter().filter_map(|packet| self.guard.outbound(packet)));
             }
         }
-        self.guard.flushed();
+        self.guard.flushed(now);
     }
 
     fn drain_events(&mut self, now: Instant) {

@@ -11,7 +11,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, time::Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -145,7 +145,10 @@ impl Guard {
                         "partial reliability or interleaving, which libp2p streams do not use",
                     ));
                 }
-                chunk::RE_CONFIG => self.reconfigure(header, &chunk, streams, &mut inbound),
+                chunk::RE_CONFIG => {
+                    self.our_resets.check()?;
+                    self.reconfigure(header, &chunk, streams, &mut inbound)
+                }
                 chunk::ABORT | chunk::SHUTDOWN => {
                     self.ended_by_remote = true;
                     true
@@ -183,7 +186,7 @@ impl Guard {
     pub(super) fn outbound(&mut self, packet: Bytes) -> Option<Bytes> {
         let header = Header::parse(&packet)?;
         self.remote_tag = header.tag;
-        let mut changed = None;
+        let mut outbound = packet.clone();
         for chunk in Chunks::of(&packet).flatten() {
             match chunk.kind {
                 chunk::SACK => {
@@ -193,17 +196,30 @@ impl Guard {
                 chunk::RE_CONFIG => {
                     self.answered_resets(chunk.value);
                     // The library sends these alone, one parameter each.
-                    changed = self.our_resets.filter(chunk.value, self.reserved_stream());
+                    if let Some(value) = self.our_resets.filter(chunk.value, self.reserved_stream()) {
+                        outbound = header.packet(&re_config(&value));
+                    }
+                    self.our_resets.sending(chunk.value, &outbound);
                 }
                 _ => {}
             }
         }
-        Some(changed.map_or(packet.clone(), |value| header.packet(&re_config(&value))))
+        Some(outbound)
     }
 
     /// Everything that the library had to send was [looked at](Self::outbound).
-    pub(super) fn flushed(&mut self) {
-        self.our_resets.flushed();
+    pub(super) fn flushed(&mut self, now: Instant) {
+        self.our_resets.flushed(now);
+    }
+
+    /// When there may be something to [`repeat`](Self::repeat).
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.our_resets.poll_timeout()
+    }
+
+    /// Packets that the library does not send again, although the remote has not answered them.
+    pub(super) fn repeat(&mut self, now: Instant) -> impl Iterator<Item = Bytes> {
+        self.our_resets.repeat(now)
     }
 
     /// A stream that we could open, but never do.
@@ -328,7 +344,11 @@ impl Guard {
             let Some(sequence) = u32_at(value, 0) else { return false };
             match kind {
                 parameter::RESPONSE => {
-                    self.our_resets.answered(sequence);
+                    let result = u32_at(value, 4).unwrap_or_default();
+                    // The library would not repeat the request. Nobody sends anything along with such an answer.
+                    if !self.our_resets.answered(sequence, result) {
+                        return false;
+                    }
                 }
                 parameter::OUTGOING_RESET => {
                     (last_tsn, number) = (u32_at(value, 8).unwrap_or(last_tsn), sequence);

@@ -30,6 +30,7 @@ pub(super) mod parameter {
     pub(in crate::sctp) const ADD_OUTGOING_STREAMS: u16 = 17;
     pub(in crate::sctp) const PERFORMED: u32 = 1;
     pub(in crate::sctp) const DENIED: u32 = 2;
+    pub(in crate::sctp) const BAD_SEQUENCE_NUMBER: u32 = 5;
     pub(in crate::sctp) const IN_PROGRESS: u32 = 6;
 }
 

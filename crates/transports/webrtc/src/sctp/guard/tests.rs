@@ -155,18 +155,66 @@ fn stream_that_both_sides_close_is_reset_once() {
     // The remote has said that we may use 512 streams.
     assert_eq!(guard.reserved_stream(), 510);
     assert_eq!(guard.outbound(our_reset(2, 9, &[3])), Some(our_reset_of(2, 9, &[510])));
-    guard.flushed();
+    guard.flushed(crate::test_now());
 
     // The reply goes first, and ours waits behind other data. By the time that it comes the stream may be another.
     guard.closed(5);
     guard.closed(7);
     guard.forget(5);
     assert!(guard.outbound(our_reset(3, 9, &[5])).is_some());
-    guard.flushed();
+    guard.flushed(crate::test_now());
     assert_eq!(guard.outbound(our_reset(4, 0, &[5, 7])), Some(our_reset(4, 0, &[7])));
     assert_eq!(guard.outbound(our_reset(4, 0, &[5, 7])), Some(our_reset(4, 0, &[7])), "repeated");
     guard.closed(5);
     assert!(guard.outbound(our_reset(5, 0, &[5])).is_some(), "the next one's reset");
+}
+
+fn response_to_our(sequence: u8, result: u8) -> Bytes {
+    packet(&[vec![chunk::RE_CONFIG, 0, 0, 16, 0, 16, 0, 12, 0, 0, 0, sequence, 0, 0, 0, result]])
+}
+
+#[test]
+fn reset_sent_in_reply_is_repeated_until_it_is_answered() {
+    let (mut guard, now) = (guard(), crate::test_now());
+    let [first, second] = [our_reset(1, 9, &[3]), our_reset(2, 10, &[5])];
+    guard.outbound(first.clone());
+    guard.outbound(second.clone());
+    guard.flushed(now);
+    assert_eq!(guard.repeat(now).count(), 0);
+    let due = guard.poll_timeout().unwrap();
+    assert_eq!(guard.repeat(due).collect::<Vec<_>>(), [first, second.clone()]);
+    guard.inbound(response_to_our(1, 1), true, IDLE).unwrap();
+    let due = guard.poll_timeout().unwrap();
+    assert_eq!(guard.repeat(due).collect::<Vec<_>>(), [second]);
+    guard.inbound(response_to_our(2, 1), true, IDLE).unwrap();
+    assert_eq!(guard.poll_timeout(), None);
+}
+
+#[test]
+fn library_goes_on_asking_for_a_reset_that_was_not_performed() {
+    let mut guard = guard();
+    let mut passes = |sequence, result| {
+        guard.inbound(response_to_our(sequence, result), true, IDLE).unwrap().packet.is_some()
+    };
+    assert!(!passes(2, 6), "in progress");
+    assert!(!passes(2, 5), "overtook the first");
+    assert!(passes(1, 1));
+    assert!(!passes(2, 5));
+    assert!(passes(3, 1));
+    assert!(passes(2, 5), "the answer to it was lost, and the third has been performed since");
+}
+
+#[test]
+fn remote_that_never_answers_resets_is_refused() {
+    let mut guard = guard();
+    let refused = (0..10_000u32).any(|n| {
+        let mut chunk = vec![chunk::RE_CONFIG, 0, 0, 22, 0, 13, 0, 18];
+        chunk.extend_from_slice(&n.to_be_bytes());
+        chunk.extend_from_slice(&[0, 0, 0, 9, 0, 0, 0, 1, 0, 3]);
+        guard.outbound(packet(&[chunk]));
+        guard.inbound(response_to_our(200, 6), true, IDLE).is_err()
+    });
+    assert!(refused);
 }
 
 #[test]
