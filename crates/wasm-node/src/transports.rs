@@ -1,4 +1,5 @@
-//! [`Transport`](peerloom_core::Transport)s on the browser's own networking objects. A page can dial, not listen.
+//! [`Transport`](peerloom_core::Transport)s on the browser's own networking objects. None of them listens: a page is reached through
+//! a relay, or over WebRTC that a relay has arranged.
 
 mod address;
 mod closed;
