@@ -311,6 +311,23 @@ mod streams {
         assert!(matches!(late, Poll::Ready(Err(StreamError::WriteClosed))));
     }
 
+    /// The remote had all of it before it dropped the stream, even if our holder hears of both at the same time.
+    #[test]
+    fn closing_succeeds_though_the_remote_dropped_the_stream_after_the_end() {
+        let (mut a, mut b) = (session(Role::Initiator), session(Role::Responder));
+        let stream = a.open().unwrap();
+        write(&mut a, stream, b"all of it");
+        assert!(a.poll_close_write(stream, Waker::noop()).is_pending());
+        exchange(&mut a, &mut b);
+        let accepted = accept(&mut b).unwrap();
+        assert!(matches!(read(&mut b, accepted), Poll::Ready(Ok(Some(_)))));
+        assert!(matches!(read(&mut b, accepted), Poll::Ready(Ok(None))));
+        b.drop_stream(accepted, Instant::now());
+        exchange(&mut a, &mut b);
+        assert!(matches!(read(&mut a, stream), Poll::Ready(Err(StreamError::Reset { .. }))));
+        assert!(matches!(a.poll_close_write(stream, Waker::noop()), Poll::Ready(Ok(()))));
+    }
+
     /// js-libp2p 3 and go-yamux look at the flag first and then take the data for something that follows the end.
     #[test]
     fn end_is_never_in_a_frame_with_data() {
