@@ -89,7 +89,10 @@ impl Stream for MemoryStream {
         if let Some(code) = state.reset {
             return Poll::Ready(Err(StreamError::Reset { code }));
         }
-        if state.closed || state.stopped {
+        if state.stopped {
+            return Poll::Ready(Err(StreamError::Reset { code: 0 }));
+        }
+        if state.closed {
             return Poll::Ready(Err(StreamError::WriteClosed));
         }
         if data.is_empty() {

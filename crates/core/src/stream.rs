@@ -52,13 +52,14 @@ pub trait Stream: MaybeSend + MaybeSync + 'static {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The remote, or we, abandoned the stream. `code` is 0 where the transport carries none.
+    /// The remote, or we, abandoned the stream, or the half of it that was used: writing fails so when the remote has
+    /// stopped reading. `code` is 0 where the transport carries none.
     #[error("stream was reset (code {code})")]
     Reset {
         /// The libp2p error code that came with the reset.
         code: u32,
     },
-    /// The write half was closed or the remote wants no more bytes.
+    /// The holder has closed the write half itself.
     #[error("stream is closed for writing")]
     WriteClosed,
     /// The connection under the stream is over.

@@ -128,10 +128,7 @@ impl QuicStream {
 
     fn write_error(&self, error: WriteError) -> StreamError {
         match error {
-            WriteError::Stopped(code) => match self.streams.codes.decode(code) {
-                0 => StreamError::WriteClosed,
-                code => StreamError::Reset { code },
-            },
+            WriteError::Stopped(code) => StreamError::Reset { code: self.streams.codes.decode(code) },
             WriteError::ConnectionLost(error) => StreamError::ConnectionLost(self.streams.over(error)),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::WriteClosed,
         }

@@ -242,7 +242,7 @@ async fn assert_reset(by: &mut OneStream, seen: &mut OneStream) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    assert!(matches!(error, StreamError::Reset { .. } | StreamError::WriteClosed), "{error:?}");
+    assert!(is_reset(&error), "{error:?}");
 }
 
 async fn read_all(stream: &mut OneStream) -> Vec<u8> {

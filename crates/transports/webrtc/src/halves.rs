@@ -122,7 +122,8 @@ impl Halves {
     pub(crate) fn write_state(&self) -> WriteState {
         match (self.reset, self.framing.write_half()) {
             (Some(reset), _) => WriteState::Reset(reset.code),
-            (None, Half::Finished | Half::Abandoned) => WriteState::Closed,
+            (None, Half::Finished) => WriteState::Closed,
+            (None, Half::Abandoned) => WriteState::Reset(0),
             (None, Half::Open) if self.channel != Channel::Open => WriteState::Reset(0),
             (None, Half::Open) => WriteState::Open,
         }
@@ -246,7 +247,7 @@ mod tests {
         a.finish();
         a.drop_handle();
         exchange(&mut a, &mut b);
-        assert_eq!(b.write_state(), WriteState::Closed);
+        assert_eq!(b.write_state(), WriteState::Reset(0));
         assert_eq!(b.read(), ReadOutcome::End);
         assert!(!a.is_done(), "its FIN was not acknowledged yet");
         exchange(&mut b, &mut a);

@@ -280,8 +280,12 @@ impl Stream for DataChannelStream {
         let channel = self.channel()?;
         ready!(channel.poll_open(cx))?;
         let mut state = channel.state.borrow_mut();
-        if state.framing.write_half() != Half::Open {
-            return Poll::Ready(Err(StreamError::WriteClosed));
+        match state.framing.write_half() {
+            Half::Open => {}
+            Half::Finished => return Poll::Ready(Err(StreamError::WriteClosed)),
+            Half::Abandoned => {
+                return Poll::Ready(Err(StreamError::Reset { code: state.framing.reset_code() }));
+            }
         }
         let mut sent = data.is_empty();
         while !data.is_empty() {
@@ -313,9 +317,10 @@ impl Stream for DataChannelStream {
             return Poll::Ready(Ok(()));
         }
         ready!(channel.poll_open(cx))?;
-        match channel.state.borrow_mut().framing.finish() {
+        let mut state = channel.state.borrow_mut();
+        match state.framing.finish() {
             Some(message) => channel.send(&message),
-            None => return Poll::Ready(Err(StreamError::WriteClosed)),
+            None => return Poll::Ready(Err(StreamError::Reset { code: state.framing.reset_code() })),
         }
         Poll::Ready(Ok(()))
     }

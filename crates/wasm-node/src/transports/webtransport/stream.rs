@@ -101,11 +101,7 @@ impl WebTransportStream {
     }
 
     fn fail_write(&mut self, error: &JsValue) -> StreamError {
-        let error = match self.error(error) {
-            // The remote's STOP_SENDING: it wants no more, which says nothing about what it sends.
-            StreamError::Reset { .. } => StreamError::WriteClosed,
-            error => error,
-        };
+        let error = self.error(error);
         self.write.end = Some(Err(error.clone()));
         error
     }
