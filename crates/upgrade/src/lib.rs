@@ -16,7 +16,7 @@ pub mod yamux;
 
 pub use upgrade::{upgrade_inbound, upgrade_outbound};
 #[cfg(not(target_arch = "wasm32"))]
-pub use upgrader::Upgrader;
+pub use upgrader::{Security, Upgrader};
 
 /// Which side of a handshake or of a connection we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

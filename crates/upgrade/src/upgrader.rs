@@ -29,11 +29,22 @@ const TLS: ProtocolName = ProtocolName::from_static(tls::PROTOCOL);
 /// What is read at once of a dialer's first bytes, at most.
 const FIRST_READ: usize = 4 * 1024;
 
+/// A protocol that secures byte pipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// Noise XX.
+    Noise,
+    /// TLS 1.3.
+    Tls,
+}
+
 /// Makes connections of byte pipes: secures them with Noise or TLS and multiplexes them with Yamux. Clones share what was
 /// computed once.
 #[derive(Clone)]
 pub struct Upgrader {
     identity: Keypair,
+    /// Otherwise both.
+    only: Option<Security>,
     private_network: Option<PreSharedKey>,
     tls: Arc<OnceLock<Tls>>,
 }
@@ -46,12 +57,18 @@ struct Tls {
 impl Upgrader {
     /// Proves `identity` to remotes.
     pub fn new(identity: Keypair) -> Self {
-        Self { identity, private_network: None, tls: Arc::new(OnceLock::new()) }
+        Self { identity, only: None, private_network: None, tls: Arc::new(OnceLock::new()) }
     }
 
     /// Talks only to nodes that have the same key. See [`pnet`].
     pub fn with_private_network(mut self, key: PreSharedKey) -> Self {
         self.private_network = Some(key);
+        self
+    }
+
+    /// Speaks this security protocol and no other. By default, listeners take both, and dialers prefer Noise.
+    pub fn with_security(mut self, security: Security) -> Self {
+        self.only = Some(security);
         self
     }
 
@@ -73,10 +90,16 @@ impl Upgrader {
         let unreachable =
             |error: io::Error| DialError::Unreachable { address: address.clone(), reason: error.to_string() };
         let named = named_security(&address);
+        if let Some(named) = named
+            && !self.speaks(named)
+        {
+            let source = HandshakeError::NoCommonProtocol { step: SECURITY_STEP };
+            return Err(DialError::Handshake { address, source });
+        }
         let io = connect().await.map_err(unreachable)?;
-        let mut secured = self.secure_outbound(io, named.as_ref(), &address).await;
+        let mut secured = self.secure_outbound(io, named, &address).await;
         if let Err(refusal) = &secured
-            && named.is_none()
+            && named.or(self.only).is_none()
             && is_refusal(refusal)
         {
             let io = connect().await.map_err(unreachable)?;
@@ -112,17 +135,20 @@ impl Upgrader {
     async fn secure_outbound<IO>(
         &self,
         io: IO,
-        named: Option<&Protocol<'_>>,
+        named: Option<Security>,
         address: &Multiaddr,
     ) -> Result<Secured, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = self.privately(io)?;
-        match named {
-            Some(Protocol::Tls) => tls::connect(io, &self.tls()?.identity, address.peer_id()).await,
-            Some(_) => noise_outbound(io, &self.identity, address, false).await,
-            None => noise_outbound(io, &self.identity, address, true).await,
+        match (named, self.only) {
+            (Some(Security::Tls), _) => {
+                tls::connect(self.privately(io)?, &self.tls()?.identity, address.peer_id()).await
+            }
+            (None, Some(Security::Tls)) => self.propose_tls(io, address).await,
+            (Some(Security::Noise), _) | (None, _) => {
+                noise_outbound(self.privately(io)?, &self.identity, address, named.is_none()).await
+            }
         }
     }
 
@@ -151,10 +177,19 @@ impl Upgrader {
         };
         let mut io = negotiable(first.freeze(), io);
         match opening {
-            Opening::Noise => noise_inbound(io, &self.identity).await,
-            Opening::Tls => self.tls_inbound(io).await,
+            Opening::Security(named) if !self.speaks(named) => {
+                Err(HandshakeError::NoCommonProtocol { step: SECURITY_STEP })
+            }
+            Opening::Security(Security::Noise) => noise_inbound(io, &self.identity).await,
+            Opening::Security(Security::Tls) => self.tls_inbound(io).await,
             Opening::Negotiation => {
-                let supports = |name: &str| [NOISE, TLS].into_iter().find(|known| known.as_str() == name);
+                let supports = |name: &str| {
+                    let known = [(Security::Noise, NOISE), (Security::Tls, TLS)].into_iter();
+                    known
+                        .filter(|(security, _)| self.speaks(*security))
+                        .map(|(_, protocol)| protocol)
+                        .find(|protocol| protocol.as_str() == name)
+                };
                 if accept_security(&mut io, supports).await? == TLS {
                     self.tls_inbound(io).await
                 } else {
@@ -162,6 +197,10 @@ impl Upgrader {
                 }
             }
         }
+    }
+
+    fn speaks(&self, security: Security) -> bool {
+        self.only.is_none_or(|only| only == security)
     }
 
     async fn tls_inbound(&self, io: Negotiable) -> Result<Secured, HandshakeError> {
@@ -213,16 +252,17 @@ impl fmt::Debug for Upgrader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgrader")
             .field("peer", &self.identity.peer_id())
+            .field("only", &self.only)
             .field("private_network", &self.private_network)
             .finish_non_exhaustive()
     }
 }
 
 /// The security protocol that an address names, `…/tcp/4001/noise/p2p/…`: it needs no negotiation.
-fn named_security(address: &Multiaddr) -> Option<Protocol<'static>> {
+fn named_security(address: &Multiaddr) -> Option<Security> {
     match address.without_peer_id().protocols().last() {
-        Some(Protocol::Noise) => Some(Protocol::Noise),
-        Some(Protocol::Tls) => Some(Protocol::Tls),
+        Some(Protocol::Noise) => Some(Security::Noise),
+        Some(Protocol::Tls) => Some(Security::Tls),
         _ => None,
     }
 }
@@ -232,10 +272,8 @@ fn named_security(address: &Multiaddr) -> Option<Protocol<'static>> {
 enum Opening {
     /// multistream-select.
     Negotiation,
-    /// The first message of Noise XX, which holds an ephemeral key and nothing else.
-    Noise,
-    /// A TLS record with a ClientHello.
-    Tls,
+    /// The first message of Noise XX, which holds an ephemeral key and nothing else; or a TLS record with a ClientHello.
+    Security(Security),
 }
 
 impl Opening {
@@ -244,9 +282,9 @@ impl Opening {
         match *bytes {
             // The length of the header and its slash.
             [0x13, b'/', ..] => Ok(Some(Self::Negotiation)),
-            [0, 32, ..] => Ok(Some(Self::Noise)),
+            [0, 32, ..] => Ok(Some(Self::Security(Security::Noise))),
             // RFC 8446, section 5.1: a handshake record, and the legacy version's first byte.
-            [0x16, 3, ..] => Ok(Some(Self::Tls)),
+            [0x16, 3, ..] => Ok(Some(Self::Security(Security::Tls))),
             [] | [0x13 | 0 | 0x16] => Ok(None),
             _ => Err(HandshakeError::Invalid {
                 step: SECURITY_STEP,

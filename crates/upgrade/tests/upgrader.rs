@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use peerloom_core::{Connection, DialError, HandshakeError, Keypair, Multiaddr, StreamExt as _};
 use peerloom_upgrade::{
-    Upgrader,
+    Security, Upgrader,
     pnet::PreSharedKey,
     tls::{self, KeyExchange, PeerVerifier, TlsIdentity},
 };
@@ -95,6 +95,34 @@ async fn addresses_with_and_without_a_named_security_are_dialed() {
         assert_eq!(outcome.0.as_ref().unwrap().remote_address(), &address(named));
         assert_works(outcome).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_speaks_one_security_protocol_only_meets_whoever_speaks_that() {
+    let both = || Upgrader::new(Keypair::generate());
+    let (noise, tls) = (|| both().with_security(Security::Noise), || both().with_security(Security::Tls));
+    for (dialer, listener, named) in [
+        (noise(), both(), ""),
+        (tls(), both(), ""),
+        (both(), noise(), ""),
+        (both(), tls(), ""),
+        (noise(), noise(), "/noise"),
+        (tls(), tls(), "/tls"),
+    ] {
+        assert_works(meet(&dialer, &listener, address(named)).await).await;
+    }
+    for (dialer, listener, named) in [
+        (noise(), tls(), ""),
+        (tls(), noise(), ""),
+        (both(), noise(), "/tls"),
+        (both(), tls(), "/noise"),
+    ] {
+        let (dialed, accepted) = meet(&dialer, &listener, address(named)).await;
+        assert!(dialed.is_err() && accepted.is_err());
+    }
+    let nowhere = || async { Err::<DuplexStream, _>(io::Error::other("dialed in vain")) };
+    let refused = handshake_error(tls().dial(address("/noise"), nowhere).await);
+    assert!(matches!(refused, HandshakeError::NoCommonProtocol { .. }), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

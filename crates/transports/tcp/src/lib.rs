@@ -13,7 +13,7 @@ use peerloom_socket::{
     address::{Endpoint, Host},
     tcp::{self, Inbound, PortListener, Service, TcpPorts},
 };
-use peerloom_upgrade::{Upgrader, pnet::PreSharedKey};
+use peerloom_upgrade::{Security, Upgrader, pnet::PreSharedKey};
 
 /// The TCP transport of a node.
 #[derive(Debug, Clone)]
@@ -31,6 +31,12 @@ impl TcpTransport {
     /// Shares its listening ports with the transports that have clones of `ports`: WebSocket.
     pub fn with_ports(mut self, ports: TcpPorts) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// Speaks this security protocol and no other. By default, listeners take both, and dialers prefer Noise.
+    pub fn with_security(mut self, security: Security) -> Self {
+        self.upgrader = self.upgrader.with_security(security);
         self
     }
 

@@ -19,7 +19,7 @@ use peerloom_socket::{
     address::Host,
     tcp::{self, TcpPorts},
 };
-use peerloom_upgrade::{Upgrader, pnet::PreSharedKey};
+use peerloom_upgrade::{Security, Upgrader, pnet::PreSharedKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::client_async_with_config;
 
@@ -56,6 +56,12 @@ impl WebSocketTransport {
     /// Shares its listening ports with the transports that have clones of `ports`: TCP.
     pub fn with_ports(mut self, ports: TcpPorts) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// Speaks this security protocol and no other inside. By default, listeners take both, and dialers prefer Noise.
+    pub fn with_security(mut self, security: Security) -> Self {
+        self.upgrader = self.upgrader.with_security(security);
         self
     }
 

@@ -164,6 +164,18 @@ async fn certificate_for_another_name_and_of_another_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn who_trusts_anyone_takes_any_certificate_for_any_name_and_still_no_other_peer() {
+    let keypair = Keypair::generate();
+    let host = host(&AUTHORITY.transport(keypair.clone()), "/ip4/127.0.0.1/tcp/0/wss").await;
+    let port = port(&host.address);
+    let dialer = WebSocketTransport::new(Keypair::generate()).with_trust(Trust::anyone());
+    let address = format!("/ip4/127.0.0.1/tcp/{port}/tls/sni/example.net/ws/p2p");
+    assert_reached(&dialer, &format!("{address}/{}", keypair.peer_id())).await;
+    let error = refusal(&dialer, &format!("{address}/{}", Keypair::generate().peer_id())).await;
+    assert!(error.contains(&keypair.peer_id().to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn without_a_certificate_there_is_no_listening_with_tls() {
     let transport = WebSocketTransport::new(Keypair::generate());
     let address: Multiaddr = "/ip4/127.0.0.1/tcp/0/tls/ws".parse().unwrap();
