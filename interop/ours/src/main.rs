@@ -1,12 +1,14 @@
-//! Our dialer, and our listener behind a relay, as a peer program of the matrix; ../README.md has its contract.
+//! Our dialer, and our listener behind a relay, as a peer program of the matrix; ../README.md has its contract. And, as
+//! `test-plans`, our program for the matrix of the libp2p project.
 //!
-//! usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…]
+//! usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…] | test-plans
 
 use anyhow::{Result, bail};
 
 mod dial;
 mod node;
 mod reserve;
+mod test_plans;
 
 use node::Path;
 
@@ -25,6 +27,7 @@ async fn main() -> Result<()> {
         ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
         ["reserve", relay, "relayed"] => reserve::run(relay.parse()?, Path::Relayed).await,
         ["reserve", relay, "webrtc"] => reserve::run(relay.parse()?, Path::WebRtc).await,
-        _ => bail!("usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…]"),
+        ["test-plans"] => test_plans::run().await,
+        _ => bail!("usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…] | test-plans"),
     }
 }
