@@ -2,23 +2,10 @@
 // as it is published.
 
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
-import { delimiter, extname, join, normalize } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { build } from 'esbuild'
+import { delimiter, join } from 'node:path'
 import { chromium } from 'playwright-core'
 import { Lines } from './lines.mjs'
-
-const HERE = fileURLToPath(new URL('.', import.meta.url))
-export const PACKAGE = fileURLToPath(new URL('../../npm/', import.meta.url))
-
-const CONTENT_TYPES = {
-  '.html': 'text/html; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.wasm': 'application/wasm',
-}
+import { startSite } from './site.mjs'
 
 /** A browser and the site of its pages. */
 export class Browser {
@@ -28,18 +15,7 @@ export class Browser {
   }
 
   static async start() {
-    const bundles = await mkdtemp(join(tmpdir(), 'peerloom-interop-'))
-    await build({
-      entryPoints: [join(HERE, 'page/js-libp2p.mjs'), join(HERE, 'page/peerloom.mjs')],
-      outdir: bundles,
-      bundle: true,
-      format: 'esm',
-      // The package is loaded as a page without a bundler would load it.
-      external: ['/npm/*'],
-      logLevel: 'warning',
-    })
-    const server = createServer((request, response) => void serve(bundles, request, response))
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const site = await startSite(['js-libp2p', 'peerloom'])
     const browser = await chromium.launch({
       executablePath: findChromium(),
       // As root, which containers often are, Chromium's sandbox cannot start.
@@ -53,17 +29,15 @@ export class Browser {
         '--disable-features=WebRtcHideLocalIpsWithMdns',
       ],
     })
-    return new Browser(browser, server, bundles)
+    return new Browser(browser, site)
   }
 
   #browser
-  #server
-  #bundles
+  #site
 
-  constructor(browser, server, bundles) {
+  constructor(browser, site) {
     this.#browser = browser
-    this.#server = server
-    this.#bundles = bundles
+    this.#site = site
   }
 
   /** What `window.check(address, without)` of a fresh page finds; the page stays until `linger` is through with that. */
@@ -112,7 +86,7 @@ export class Browser {
     failure.catch(() => {})
     const close = () => context.close()
     try {
-      await page.goto(`http://127.0.0.1:${this.#server.address().port}/?page=${name}`)
+      await page.goto(this.#site.url(name))
     } catch (error) {
       await close()
       throw error
@@ -122,9 +96,7 @@ export class Browser {
 
   async stop() {
     await this.#browser.close()
-    this.#server.closeAllConnections()
-    this.#server.close()
-    await rm(this.#bundles, { recursive: true })
+    await this.#site.stop()
   }
 }
 
@@ -140,24 +112,4 @@ function findChromium() {
   const folders = (process.env.PATH ?? '').split(delimiter)
   const programs = ['chromium', 'chromium-browser', 'google-chrome']
   return programs.flatMap((name) => folders.map((folder) => join(folder, name))).find(existsSync)
-}
-
-async function serve(bundles, request, response) {
-  const { pathname, searchParams } = new URL(request.url, 'http://localhost')
-  try {
-    const [content, type] = await find(bundles, normalize(pathname), searchParams.get('page'))
-    response.writeHead(200, { 'Content-Type': type }).end(content)
-  } catch {
-    response.writeHead(404).end()
-  }
-}
-
-async function find(bundles, path, page) {
-  if (path === '/') {
-    const module = `<!doctype html><script type="module" src="/bundles/${page}.js"></script>`
-    return [module, CONTENT_TYPES['.html']]
-  }
-  const [, folder, ...rest] = path.split('/')
-  const file = join({ bundles, npm: PACKAGE }[folder], ...rest)
-  return [await readFile(file), CONTENT_TYPES[extname(file)] ?? 'application/octet-stream']
 }

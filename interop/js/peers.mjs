@@ -4,9 +4,10 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Browser, PACKAGE } from './browser.mjs'
+import { Browser } from './browser.mjs'
 import { CIRCUIT_LIMITS } from './contract.mjs'
 import { json, Program } from './program.mjs'
+import { PACKAGE } from './site.mjs'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const PACKAGE_BUILT = join(PACKAGE, 'dist')

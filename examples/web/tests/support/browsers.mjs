@@ -8,7 +8,8 @@ import { openChromium } from './chromium.mjs'
 import { openFirefox } from './firefox.mjs'
 
 /**
- * `open()` starts the browser, or `missing` says what it lacks.
+ * `open({ anyCertificate })` starts the browser, or `missing` says what it lacks. With `anyCertificate` its pages trust every
+ * server.
  *
  * A browser has `newPage(url)` and `close()`; a page has `evaluate(function, ...arguments)`, `click(selector)`,
  * `fill(selector, text)`, `setFile(selector, path)`, `screenshot(path)`,
@@ -22,7 +23,7 @@ export function browsers() {
     {
       name: 'Chromium',
       missing: chromium ? undefined : 'no Chromium on this machine',
-      open: () => openChromium(chromium),
+      open: (options) => openChromium(chromium, options),
     },
     {
       name: 'Firefox',
@@ -31,7 +32,7 @@ export function browsers() {
           ? undefined
           : 'no geckodriver on this machine'
         : 'no Firefox on this machine',
-      open: () => openFirefox(firefox, geckodriver),
+      open: (options) => openFirefox(firefox, geckodriver, options),
     },
   ]
 }

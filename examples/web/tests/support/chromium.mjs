@@ -1,7 +1,7 @@
 // Chromium, by Playwright.
 import { chromium } from 'playwright-core'
 
-export async function openChromium(executablePath) {
+export async function openChromium(executablePath, { anyCertificate = false } = {}) {
   const browser = await chromium.launch({
     executablePath,
     // As root, which containers often are, Chromium's sandbox cannot start.
@@ -16,7 +16,7 @@ export async function openChromium(executablePath) {
     ],
   })
   // One for all pages, as they have it in the hands of a user: what they keep is shared.
-  const profile = await browser.newContext()
+  const profile = await browser.newContext({ ignoreHTTPSErrors: anyCertificate })
   return {
     async newPage(url) {
       const page = await profile.newPage()

@@ -11,10 +11,10 @@ const PREFERENCES = { 'media.peerconnection.ice.obfuscate_host_addresses': false
 /** The key under which WebDriver passes elements. */
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 
-export async function openFirefox(binary, geckodriver) {
+export async function openFirefox(binary, geckodriver, { anyCertificate = false } = {}) {
   const driver = spawn(geckodriver, ['--port', '0'], { stdio: ['ignore', 'pipe', 'ignore'] })
   process.once('exit', () => driver.kill())
-  const session = await startSession(await listeningPort(driver), binary)
+  const session = await startSession(await listeningPort(driver), binary, anyCertificate)
   // Stays open: a session ends with its last window.
   const blank = await session('GET', '/window')
   let current = blank
@@ -81,7 +81,7 @@ async function listeningPort(driver) {
   throw new Error('geckodriver did not start')
 }
 
-async function startSession(port, binary) {
+async function startSession(port, binary, acceptInsecureCerts) {
   const send = async (method, path, body) => {
     const response = await fetch(`http://127.0.0.1:${port}/session${path}`, {
       method,
@@ -93,7 +93,10 @@ async function startSession(port, binary) {
   }
   const { sessionId } = await send('POST', '', {
     capabilities: {
-      alwaysMatch: { 'moz:firefoxOptions': { binary, args: ['-headless'], prefs: PREFERENCES } },
+      alwaysMatch: {
+        acceptInsecureCerts,
+        'moz:firefoxOptions': { binary, args: ['-headless'], prefs: PREFERENCES },
+      },
     },
   })
   return (method, path, body) => send(method, `/${sessionId}${path}`, body)
