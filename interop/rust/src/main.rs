@@ -1,6 +1,6 @@
-//! rust-libp2p as a peer program of the matrix; ../README.md has its contract.
+//! rust-libp2p as a peer program of the matrix; ../README.md has its contracts.
 //!
-//! usage: rust-libp2p-peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…]
+//! usage: rust-libp2p-peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…] | test-plans
 
 use anyhow::{Result, bail};
 use libp2p::StreamProtocol;
@@ -8,6 +8,7 @@ use libp2p::StreamProtocol;
 mod dial;
 mod listen;
 mod swarm;
+mod test_plans;
 
 use swarm::Relaying;
 
@@ -32,8 +33,10 @@ async fn main() -> Result<()> {
             listen::run(format!("{relay}/p2p-circuit").parse()?, Relaying::Off).await
         }
         ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
+        ["test-plans"] => test_plans::run().await,
         _ => bail!(
-            "usage: rust-libp2p-peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…]"
+            "usage: rust-libp2p-peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…] \
+             | test-plans"
         ),
     }
 }
