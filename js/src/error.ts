@@ -36,9 +36,9 @@ export type PeerloomErrorCode =
   | 'ERR_PROTOCOL_NOT_SUPPORTED'
   /** The peer did not keep to a protocol. */
   | 'ERR_PROTOCOL_VIOLATION'
-  /** The stream was reset; `streamErrorCode` may say more. */
+  /** Either side gave the stream up, or the peer reads no more of it; `streamErrorCode` may say more. */
   | 'ERR_STREAM_RESET'
-  /** The stream takes no more bytes. */
+  /** This side has closed the stream for writing. */
   | 'ERR_STREAM_CLOSED'
   /** The protocol has a handler already. */
   | 'ERR_ALREADY_HANDLED'
