@@ -32,6 +32,24 @@ pub trait Transport: MaybeSend + MaybeSync + 'static {
     }
 }
 
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn can_dial(&self, address: &Multiaddr) -> bool {
+        (**self).can_dial(address)
+    }
+    fn can_listen(&self, address: &Multiaddr) -> bool {
+        (**self).can_listen(address)
+    }
+    fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Connection>, DialError>> {
+        (**self).dial(address)
+    }
+    fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
+        (**self).listen(address)
+    }
+    fn routes(&self, peer: PeerId) -> Vec<Multiaddr> {
+        (**self).routes(peer)
+    }
+}
+
 /// A socket that accepts connections. Dropping it closes the socket and cancels handshakes that are under way;
 /// established connections live on.
 pub trait Listener: MaybeSend + 'static {

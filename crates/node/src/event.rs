@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId};
+use futures_util::stream::{self, Stream};
+use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId, runtime::MaybeSend};
 use tokio::sync::broadcast;
 
 use crate::{connections::ConnectionInfo, dial::ConnectError};
@@ -147,6 +148,11 @@ impl Events {
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }
+
+    /// The same events as a [`Stream`], for code that wants one. It ends once the node is closed.
+    pub fn into_stream(self) -> impl Stream<Item = NodeEvent> + MaybeSend + Unpin + 'static {
+        Box::pin(stream::unfold(self, async |mut events| Some((events.next().await?, events))))
+    }
 }
 
 /// The writing end, gone once the node is closed.
@@ -176,5 +182,24 @@ impl EventSender {
 
     pub(crate) fn close(&self) {
         self.0.lock().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_stream_of_events_has_them_all_and_ends_with_the_node() {
+        let sender = EventSender::new();
+        let mut events = sender.subscribe().into_stream();
+        sender.emit(NodeEvent::ProtocolsChanged);
+        sender.emit(NodeEvent::Lagged { missed: 3 });
+        sender.close();
+        assert!(matches!(events.next().await, Some(NodeEvent::ProtocolsChanged)));
+        assert!(matches!(events.next().await, Some(NodeEvent::Lagged { missed: 3 })));
+        assert!(events.next().await.is_none());
     }
 }
