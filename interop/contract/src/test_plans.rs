@@ -31,6 +31,7 @@ pub struct Test {
 pub enum Transport {
     Tcp(Security),
     WebSocket(Security),
+    SecureWebSocket(Security),
     Quic,
     WebRtcDirect,
 }
@@ -59,6 +60,7 @@ impl Test {
         match self.transport {
             Transport::Tcp(_) => format!("/ip4/{ip}/tcp/0"),
             Transport::WebSocket(_) => format!("/ip4/{ip}/tcp/0/ws"),
+            Transport::SecureWebSocket(_) => format!("/ip4/{ip}/tcp/0/tls/ws"),
             Transport::Quic => format!("/ip4/{ip}/udp/0/quic-v1"),
             Transport::WebRtcDirect => format!("/ip4/{ip}/udp/0/webrtc-direct"),
         }
@@ -93,6 +95,7 @@ fn transport() -> Result<Transport> {
     match transport.as_str() {
         "tcp" => Ok(Transport::Tcp(security()?)),
         "ws" => Ok(Transport::WebSocket(security()?)),
+        "wss" => Ok(Transport::SecureWebSocket(security()?)),
         "quic-v1" => Ok(Transport::Quic),
         "webrtc-direct" => Ok(Transport::WebRtcDirect),
         other => bail!("no transport {other:?}"),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures::StreamExt as _;
 use interop_contract::test_plans::{self, Security, Test, Transport};
 use libp2p::core::{Transport as _, upgrade::Version};
@@ -10,6 +10,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, identify, noise, ping, tcp, tls, yamux};
 use libp2p_webrtc::tokio::{Certificate, Transport as WebRtc};
+use libp2p_websocket::tls as websocket_tls;
 use tokio::time::timeout;
 
 /// Nothing is closed while it is thought about.
@@ -101,11 +102,36 @@ fn swarm(test: &Test) -> Result<Swarm<Behaviour>> {
         Transport::WebSocket(Security::Tls) => finish!(builder.with_other_transport(|keypair| {
             Ok(websocket().authenticate(tls::Config::new(keypair)?).multiplex(muxer()))
         })?),
+        Transport::SecureWebSocket(security) => {
+            // libp2p-websocket trusts the authorities that browsers trust, and no way leads around that.
+            ensure!(
+                !test.is_dialer,
+                "rust-libp2p does not dial listeners that sign their certificates themselves"
+            );
+            let mut websocket = libp2p_websocket::Config::new(tcp::tokio::Transport::default());
+            websocket.set_tls_config(self_signed()?);
+            let websocket = websocket.upgrade(Version::V1Lazy);
+            finish!(builder.with_other_transport(|keypair| Ok(match security {
+                Security::Noise => {
+                    websocket.authenticate(noise::Config::new(keypair)?).multiplex(muxer()).boxed()
+                }
+                Security::Tls => {
+                    websocket.authenticate(tls::Config::new(keypair)?).multiplex(muxer()).boxed()
+                }
+            }))?)
+        }
         Transport::Quic => finish!(builder.with_quic()),
         Transport::WebRtcDirect => finish!(builder.with_other_transport(|keypair| {
             Ok(WebRtc::new(keypair.clone(), Certificate::generate(&mut rand::rng())?))
         })?),
     })
+}
+
+fn self_signed() -> Result<websocket_tls::Config> {
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let key = websocket_tls::PrivateKey::new(signed.signing_key.serialize_der());
+    let certificate = websocket_tls::Certificate::new(signed.cert.der().to_vec());
+    Ok(websocket_tls::Config::new(key, [certificate])?)
 }
 
 fn is_loopback(address: &Multiaddr) -> bool {
