@@ -5,6 +5,8 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use peerloom_core::Multiaddr;
 
+use crate::daemon::LocalAddress;
+
 /// A libp2p node that browsers can dial.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
@@ -17,6 +19,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a node: QUIC, WebTransport, WebRTC, TCP and WebSocket, until SIGTERM or Ctrl-C.
     Run(RunArguments),
+    /// Run a node that other programs drive, over the control protocol of libp2p's daemon (p2pd).
+    Daemon(DaemonArguments),
     /// Print this node's peer id, making an identity if there is none.
     Id(IdArguments),
     /// Measure the round-trip time to a peer.
@@ -91,6 +95,19 @@ pub(crate) struct RunArguments {
     /// Be a relay (circuit relay v2) for peers that cannot be dialed, within the limits of the configuration's [relay].
     #[arg(long)]
     pub(crate) relay: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArguments {
+    /// Where programs connect: /unix/PATH, which only this user can, or /ip4/127.0.0.1/tcp/PORT, which every user of the machine
+    /// can [default: control.sock in the data directory].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_control: Option<LocalAddress>,
+    /// How many connections are left when a program asks for them to be trimmed.
+    #[arg(long, value_name = "COUNT", default_value_t = 256)]
+    pub(crate) trim_to: usize,
+    #[command(flatten)]
+    pub(crate) node: RunArguments,
 }
 
 #[derive(Debug, Args)]

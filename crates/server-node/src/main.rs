@@ -1,8 +1,10 @@
-//! `peerloom`: a libp2p node for operators, and the two commands that measure one from outside.
+//! `peerloom`: a libp2p node for operators and for programs in other languages, and the two commands that measure one from
+//! outside.
 
 mod cli;
 mod client;
 mod config;
+mod daemon;
 mod echo;
 mod identity;
 mod liveness;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             cli::Command::Run(arguments) => run::run(arguments).await,
+            cli::Command::Daemon(arguments) => daemon::daemon(arguments).await,
             cli::Command::Id(arguments) => identity::print(&arguments),
             cli::Command::Ping(arguments) => ping::ping(arguments).await,
             cli::Command::Perf(arguments) => perf::perf(arguments).await,

@@ -1,9 +1,9 @@
-//! `peerloom run`.
+//! `peerloom run`, and what every command that runs a node has of it.
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
-use peerloom_core::Keypair;
+use peerloom_core::{Keypair, Multiaddr};
 use peerloom_dns::DnsTransport;
 use peerloom_node::{Node, NodeBuilder};
 use peerloom_quic::{
@@ -15,53 +15,79 @@ use peerloom_socket::tcp::TcpPorts;
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::RunArguments, config::Config, echo, identity, liveness, network::Network, status, webrtc,
+    cli::RunArguments, config::Config, echo, identity, liveness, network::Network, status::Status, webrtc,
     webrtc_direct::SharedWebRtcDirect,
 };
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments)?;
-    let keypair = identity::load_or_create(&config.data_dir)?;
-    // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-
-    let is_private = config.network.private.is_some();
-    let node = builder(keypair, Storage::Directory(config.data_dir), config.network)?;
-    let node = node.limits(config.limits).build();
-    echo::serve(&node)?;
-    peerloom_perf::serve(&node)?;
-    RelayClient::start(&node, ClientConfig::default())?;
-    if !is_private {
-        webrtc::start(&node, config.webrtc, true)?;
-    }
-    let relay = match config.relay {
-        Some(limits) => Some(peerloom_relay::serve(&node, RelayConfig::new(limits))?),
-        None => None,
-    };
-    let status = status::Status::bind(config.status, &node, relay).await?;
-
-    println!("peer {}", node.peer_id());
-    println!("status http://{}", status.address());
-    let webrtc = webrtc::address_for(&config.listen).filter(|_| !is_private);
-    for address in config.listen.into_iter().chain(webrtc) {
-        for reachable in node.listen(address).await? {
-            println!("listen {reachable}");
-        }
-    }
+    let mut running = Running::prepare(Config::load(arguments)?).await?;
+    echo::serve(&running.node)?;
+    peerloom_perf::serve(&running.node)?;
+    running.listen().await?;
     println!("ready");
+    running.until_terminated().await
+}
 
-    tokio::select! {
-        outcome = status.serve() => outcome?,
-        never = liveness::watch(&node) => match never {},
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
+/// A node as an operator runs it: what `run` and `daemon` have in common.
+pub(crate) struct Running {
+    pub(crate) node: Node,
+    status: Status,
+    terminate: Signal,
+    /// What is not listened on yet.
+    listen: Vec<Multiaddr>,
+}
+
+impl Running {
+    /// A node with its status port. It does not listen yet.
+    pub(crate) async fn prepare(config: Config) -> anyhow::Result<Self> {
+        let keypair = identity::load_or_create(&config.data_dir)?;
+        // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
+        let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+
+        let is_private = config.network.private.is_some();
+        let node = builder(keypair, Storage::Directory(config.data_dir), config.network)?;
+        let node = node.limits(config.limits).build();
+        RelayClient::start(&node, ClientConfig::default())?;
+        if !is_private {
+            webrtc::start(&node, config.webrtc, true)?;
+        }
+        let relay = match config.relay {
+            Some(limits) => Some(peerloom_relay::serve(&node, RelayConfig::new(limits))?),
+            None => None,
+        };
+        let status = Status::bind(config.status, &node, relay).await?;
+        let webrtc = webrtc::address_for(&config.listen).filter(|_| !is_private);
+        let listen = config.listen.into_iter().chain(webrtc).collect();
+        Ok(Self { node, status, terminate, listen })
     }
-    tracing::info!("closing");
-    node.close().await;
-    Ok(())
+
+    /// Listens, and prints who and where the node is.
+    pub(crate) async fn listen(&mut self) -> anyhow::Result<()> {
+        println!("peer {}", self.node.peer_id());
+        println!("status http://{}", self.status.address());
+        for address in self.listen.drain(..) {
+            for reachable in self.node.listen(address).await? {
+                println!("listen {reachable}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves the status port, and looks after the connections, until SIGTERM or Ctrl-C; then says goodbye to every peer.
+    pub(crate) async fn until_terminated(mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            outcome = self.status.serve() => outcome?,
+            never = liveness::watch(&self.node) => match never {},
+            _ = self.terminate.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
+        }
+        tracing::info!("closing");
+        self.node.close().await;
+        Ok(())
+    }
 }
 
 /// Where a node keeps its certificates.
