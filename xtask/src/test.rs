@@ -145,7 +145,7 @@ fn short_soak(shell: &Shell) -> Result<Tally> {
 /// Where the programs of the workspace are, built as `cargo test --workspace` builds them, so that nothing is compiled twice.
 fn programs(shell: &Shell) -> Result<PathBuf> {
     let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
-    cmd!(shell, "cargo build --locked --workspace {excluded...} --bins --tests").run()?;
+    cmd!(shell, "cargo build --locked --workspace {excluded...} --bins --tests --examples").run()?;
     Ok(npm::target_folder(shell)?.join("debug"))
 }
 

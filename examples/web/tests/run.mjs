@@ -13,7 +13,9 @@ const WITH_INTERFACE = `ip link set lo up && ip link add peerloom0 type veth pee
   ip route add default dev peerloom0 && exec "$@"`
 
 const given = process.argv.slice(2)
-const own = ['demo.test.mjs', 'room.test.mjs'].map((file) => fileURLToPath(new URL(file, import.meta.url)))
+const own = ['demo.test.mjs', 'room.test.mjs', 'rust.test.mjs'].map((file) =>
+  fileURLToPath(new URL(file, import.meta.url)),
+)
 const tests = given.some((argument) => argument.endsWith('.mjs')) ? [] : own
 // One after the other: browsers that take turns have a machine to themselves.
 const options = ['--test', '--test-concurrency=1', '--test-reporter=spec']
