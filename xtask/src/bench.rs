@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use xshell::Shell;
 
@@ -15,17 +15,29 @@ use crate::tools::announce;
 
 mod b2b;
 mod browser;
+mod native;
 mod raw_websocket;
 mod row;
 mod samples;
 mod statistics;
 
-type Bench = fn(&Shell) -> Result<Vec<Row>>;
+type Bench = fn(&Shell, &str) -> Result<Vec<Row>>;
 
-const BENCHES: [(&str, Bench); 2] = [("browser", browser::run), ("b2b", b2b::run)];
+const BENCHES: [(&str, Bench); 3] = [
+    ("browser", |shell, filter| whole(filter, || browser::run(shell))),
+    ("b2b", |shell, filter| whole(filter, || b2b::run(shell))),
+    ("native", native::run),
+];
 
-/// Runs the bench called `name`, prints its table, and writes its rows to `file` if one is given.
-pub(crate) fn run(shell: &Shell, name: &str, file: Option<&Path>) -> Result<()> {
+/// A bench that is run as a whole or not at all.
+fn whole(filter: &str, bench: impl FnOnce() -> Result<Vec<Row>>) -> Result<Vec<Row>> {
+    ensure!(filter.is_empty(), "this bench has no parts to be filtered");
+    bench()
+}
+
+/// Runs the bench called `name`, or what of it is called `filter`; prints its table, and writes its rows to `file` if
+/// one is given.
+pub(crate) fn run(shell: &Shell, name: &str, filter: &str, file: Option<&Path>) -> Result<()> {
     let Some((_, bench)) = BENCHES.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = BENCHES.iter().map(|(known, _)| *known).collect();
         bail!("there is no bench {name}; there are: {}", known.join(", "));
@@ -33,7 +45,7 @@ pub(crate) fn run(shell: &Shell, name: &str, file: Option<&Path>) -> Result<()> 
     background::end_with_xtask()?;
     announce(&format!("bench: {name}"));
     let load_before = load()?;
-    let rows = bench(shell)?;
+    let rows = bench(shell, filter)?;
     let load_after = load()?;
 
     println!("\n{}", row::table(&rows));

@@ -49,8 +49,11 @@ enum Command {
     Check,
     /// Measure ours beside others, and print a table
     Bench {
-        /// What to measure: browser, b2b
+        /// What to measure: browser, b2b, native
         name: String,
+        /// Only what contains this: native has parts such as `quic throughput` or `tcp link`
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
         /// Write the rows to this file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -85,7 +88,9 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { port } => demo::run(&shell, port),
         Command::Test { filter } => test::run(&shell, filter.as_deref().unwrap_or_default()),
         Command::Check => check::run(&shell),
-        Command::Bench { name, json } => bench::run(&shell, &name, json.as_deref()),
+        Command::Bench { name, filter, json } => {
+            bench::run(&shell, &name, filter.as_deref().unwrap_or_default(), json.as_deref())
+        }
         Command::Soak { minutes } => soak::run(&shell, minutes),
         Command::Npm => npm::run(&shell),
     }

@@ -35,7 +35,7 @@ fn sample(line: &str) -> Result<Sample> {
     }
 }
 
-/// Groups samples by name, in the order of appearance; a row for each aim that fits, or one without.
+/// Groups samples by name, in the order of appearance; a row for each aim that fits, or one without, and for each peer.
 pub(super) fn rows(samples: &[Sample], aims: &[(&str, Against, Bound)]) -> Result<Vec<Row>> {
     let mut names: Vec<&str> = Vec::new();
     for sample in samples {
@@ -50,11 +50,14 @@ pub(super) fn rows(samples: &[Sample], aims: &[(&str, Against, Bound)]) -> Resul
             let values = of.iter().filter(|sample| sample.subject == subject).map(|sample| sample.value);
             Summary::of(&values.collect::<Vec<_>>())
         };
-        let peer = of
-            .iter()
-            .map(|sample| &sample.subject)
-            .find(|subject| !["ours", "limit"].contains(&subject.as_str()));
-        let peer = peer.and_then(|peer| Some((peer.clone(), summary(peer)?)));
+        let mut peers: Vec<&str> = Vec::new();
+        for subject in of.iter().map(|sample| sample.subject.as_str()) {
+            if !["ours", "limit"].contains(&subject) && !peers.contains(&subject) {
+                peers.push(subject);
+            }
+        }
+        let peers: Vec<_> =
+            peers.into_iter().filter_map(|peer| Some((peer.to_owned(), summary(peer)?))).collect();
         let ours = summary("ours").with_context(|| format!("{name} was not measured of ours"))?;
         let unit = of.first().map(|sample| sample.unit.clone()).unwrap_or_default();
 
@@ -65,8 +68,19 @@ pub(super) fn rows(samples: &[Sample], aims: &[(&str, Against, Bound)]) -> Resul
             aims.push(None);
         }
         for aim in aims {
-            let (name, unit, peer, limit) = (name.to_owned(), unit.clone(), peer.clone(), summary("limit"));
-            rows.push(Row { name, unit, ours, peer, limit, aim });
+            // What concerns no peer is said once; what does, of each.
+            let concerned = match aim.map(|aim| aim.against) {
+                Some(Against::Limit | Against::Nothing) => peers.get(..1).unwrap_or_default(),
+                Some(Against::Peer) | None => &peers,
+            };
+            let mut concerned: Vec<_> = concerned.iter().cloned().map(Some).collect();
+            if concerned.is_empty() {
+                concerned.push(None);
+            }
+            for peer in concerned {
+                let (name, unit, limit) = (name.to_owned(), unit.clone(), summary("limit"));
+                rows.push(Row { name, unit, ours, peer, limit, aim });
+            }
         }
     }
     ensure!(!rows.is_empty(), "the page reported nothing");
@@ -94,6 +108,24 @@ mod tests {
         let rows = rows(&samples, &aims).unwrap();
         let ratios: Vec<Option<f64>> = rows.iter().map(Row::ratio).collect();
         assert_eq!(ratios, [Some(0.5), Some(2.0), None]);
+    }
+
+    #[test]
+    fn each_peer_has_a_row() {
+        let sample = |subject: &str, value| Sample {
+            name: "link".to_owned(),
+            unit: "MiB/s".to_owned(),
+            subject: subject.to_owned(),
+            value,
+        };
+        let samples =
+            [sample("go-libp2p", 4.0), sample("ours", 8.0), sample("rust-libp2p", 2.0), sample("limit", 8.0)];
+        let aims =
+            [("link", Against::Peer, Bound::AtLeast(1.0)), ("link", Against::Limit, Bound::AtLeast(1.0))];
+        let rows = rows(&samples, &aims).unwrap();
+        let told: Vec<_> =
+            rows.iter().map(|row| (row.peer.as_ref().unwrap().0.as_str(), row.ratio().unwrap())).collect();
+        assert_eq!(told, [("go-libp2p", 2.0), ("rust-libp2p", 4.0), ("go-libp2p", 1.0)]);
     }
 
     #[test]

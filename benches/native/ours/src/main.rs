@@ -1,0 +1,157 @@
+//! Peerloom as a subject of the bench: a node with one transport, as an application has it, but for identify, which would be
+//! counted with the dials.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use peerloom_core::{
+    Connection as CoreConnection, DialError, Keypair, ListenError, Listener, Multiaddr, ProtocolName,
+    StreamExt as _, Transport, multistream_select::NegotiatedStream, runtime::BoxFuture,
+};
+use peerloom_node::{ConnectionInfo, Limits, Node};
+use peerloom_quic::{QuicConfig, QuicTransport};
+use peerloom_tcp::TcpTransport;
+use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
+use peerloom_websocket::WebSocketTransport;
+use workload::{Connection, PROTOCOL, Stream, Subject};
+
+/// More connections than any row has; those of a row come from one peer.
+const CONNECTIONS: usize = 100_000;
+
+fn main() -> Result<()> {
+    workload::main(Peerloom::new)
+}
+
+struct Peerloom {
+    keypair: Keypair,
+    transport: Shared,
+    /// How the transport's addresses end.
+    kind: &'static str,
+    /// Nodes without a connection, to be used again: a node has one connection to an address, and a row wants many.
+    idle: Arc<Mutex<Vec<Node>>>,
+}
+
+impl Peerloom {
+    fn new(transport: &str) -> Result<Self> {
+        let keypair = Keypair::generate();
+        let identity = keypair.clone();
+        let (transport, kind): (Arc<dyn Transport>, _) = match transport {
+            "tcp" => (Arc::new(TcpTransport::new(identity)), "tcp/0"),
+            "tls" => (Arc::new(TcpTransport::new(identity)), "tcp/0/tls"),
+            "ws" => (Arc::new(WebSocketTransport::new(identity)), "tcp/0/ws"),
+            "quic" => (Arc::new(QuicTransport::new(identity, QuicConfig::default())?), "udp/0/quic-v1"),
+            "webrtc" => {
+                let transport = WebRtcDirectTransport::new(identity, WebRtcDirectConfig::default())?;
+                (Arc::new(transport), "udp/0/webrtc-direct")
+            }
+            other => bail!("no transport {other}"),
+        };
+        Ok(Self { keypair, transport: Shared(transport), kind, idle: Arc::default() })
+    }
+
+    fn node(&self) -> Node {
+        let mut limits = Limits::default();
+        limits.connections = CONNECTIONS;
+        limits.connections_per_peer = CONNECTIONS;
+        let builder = Node::builder(self.keypair.clone()).transport(self.transport.clone());
+        builder.limits(limits).identify(None).build()
+    }
+}
+
+impl Subject for Peerloom {
+    type Connection = Dialed;
+
+    async fn listen(&self, ip: &str) -> Result<String> {
+        // Another identity than that of `dial`, which is made in a process of its own.
+        let node = self.node();
+        node.handle(ProtocolName::from_static(PROTOCOL), |incoming| async move {
+            if let Err(error) = workload::serve(Negotiated::new(incoming.stream)).await {
+                eprintln!("peerloom: {error:#}");
+            }
+        })?;
+        let addresses = node.listen(format!("/ip4/{ip}/{}", self.kind).parse()?).await?;
+        // It serves for as long as the process lives.
+        self.idle.lock().push(node);
+        Ok(addresses.first().context("no address to listen on")?.to_string())
+    }
+
+    async fn dial(&self, address: &str, _number: usize) -> Result<Dialed> {
+        let address: Multiaddr = address.parse()?;
+        let node = self.idle.lock().pop();
+        let node = node.unwrap_or_else(|| self.node());
+        let info = node.dial(address).await?;
+        Ok(Dialed { node, info, idle: self.idle.clone() })
+    }
+}
+
+struct Dialed {
+    node: Node,
+    info: ConnectionInfo,
+    idle: Arc<Mutex<Vec<Node>>>,
+}
+
+impl Connection for Dialed {
+    type Stream = Negotiated;
+
+    async fn open(&self) -> Result<Negotiated> {
+        let opened = self.node.open_stream(&self.info, &[ProtocolName::from_static(PROTOCOL)]).await?;
+        Ok(Negotiated::new(opened))
+    }
+
+    async fn close(self) -> Result<()> {
+        self.node.disconnect(self.info.peer).await;
+        self.idle.lock().push(self.node);
+        Ok(())
+    }
+}
+
+struct Negotiated {
+    stream: NegotiatedStream,
+    /// What was received last.
+    chunk: Bytes,
+}
+
+impl Negotiated {
+    fn new(stream: NegotiatedStream) -> Self {
+        Self { stream, chunk: Bytes::new() }
+    }
+}
+
+impl Stream for Negotiated {
+    async fn send(&mut self, data: Bytes) -> Result<()> {
+        Ok(self.stream.write_all(data).await?)
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        Ok(self.stream.close_write().await?)
+    }
+
+    async fn receive(&mut self) -> Result<&[u8]> {
+        self.chunk = self.stream.read_chunk().await?.unwrap_or_default();
+        Ok(&self.chunk)
+    }
+}
+
+/// One transport for several nodes, which are to dial from one socket.
+#[derive(Clone)]
+struct Shared(Arc<dyn Transport>);
+
+impl Transport for Shared {
+    fn can_dial(&self, address: &Multiaddr) -> bool {
+        self.0.can_dial(address)
+    }
+
+    fn can_listen(&self, address: &Multiaddr) -> bool {
+        self.0.can_listen(address)
+    }
+
+    fn dial(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn CoreConnection>, DialError>> {
+        self.0.dial(address)
+    }
+
+    fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
+        self.0.listen(address)
+    }
+}
