@@ -25,12 +25,16 @@ const IDENTIFY = '/ipfs/id/1.0.0'
 // Below the 64 KiB that some transports take as one message.
 const SEND_BYTES = 32 * 1024
 
-/** `path` is what it does with relays: connections stay `relayed`, or become direct by `webrtc`. */
-export async function createPeer({ transports, path, listen = [], services = {} }) {
+/**
+ * `path` is what it does with relays: connections stay `relayed`, or become direct by `webrtc`. `protection` is of its TCP
+ * connections.
+ */
+export async function createPeer({ transports, path, protection, listen = [], services = {} }) {
   return await createLibp2p({
     addresses: { listen },
     transports: [...transports, circuitRelayTransport(), ...(path === 'webrtc' ? [webRTC()] : [])],
     connectionEncrypters: [noise()],
+    ...protection,
     streamMuxers: [yamux()],
     services: { identify: identify(), ping: ping(), ...services },
     // In a page, js-libp2p refuses loopback addresses unless told otherwise.

@@ -18,6 +18,14 @@ const HEARD_MS = 5_000
 const DIAL_MS = 180_000
 const OLDEST_NODE = [22, 12]
 
+/** What protects plain TCP in rows of their own, where otherwise Noise does alone: TLS in its place, or the key of a private network. */
+export const PROTECTIONS = ['tls', 'psk']
+const SWARM_KEY = fileURLToPath(new URL('swarm.key', import.meta.url))
+const ENVIRONMENTS = { tls: { security: 'tls' }, psk: { swarm_key: SWARM_KEY } }
+/** Ours are not told to leave Noise out: it is for them to find out that the other one has TLS alone. */
+const ENVIRONMENTS_OF_OURS = { psk: ENVIRONMENTS.psk }
+const ARGUMENTS = { psk: ['--private-network', SWARM_KEY] }
+
 /** Where a peer listens; the system picks the ports. */
 export const LISTEN = {
   tcp: '/ip4/127.0.0.1/tcp/0',
@@ -45,14 +53,14 @@ circuit_seconds = ${CIRCUIT_LIMITS.seconds}
  * and a peer that relays has `relay`. `prepare` builds what it needs, and returns why the peer cannot be had on this machine,
  * if so. One that `knowsLimits` keeps protocols that did not opt in off connections that a relay limits; a
  * relay that `tellsMilliseconds` does so where the spec says seconds. Two that both have a transport in `losesDials` do not
- * always connect over it. Where
+ * always connect over it. What it can be protected by is in `protections`. Where
  * `resetsLookClosed`, it may not tell a reset from a close: js-libp2p decodes messages later than it notices the end of their channel, and to the users
  * of rust-yamux a reset is an end. Its `defects` tell, for a row, which checks it is known to fail through no fault of the
  * other's, and why; `row` stands for all of them. `programs` is the folder with the programs of this repository; they are built
  * if it is not given.
  */
 export function allPeers(programs) {
-  return [peerloom(programs), peerloomInPage(), jsOnNode(), jsInPage(), rust()]
+  return [peerloom(programs), peerloomInPage(), jsOnNode(), jsInPage(), rust(), go()]
 }
 
 function peerloom(programs) {
@@ -65,16 +73,18 @@ function peerloom(programs) {
     ours: true,
     listens: all,
     dials: all,
+    protections: PROTECTIONS,
     reserves: ['relayed', 'webrtc'],
     reaches: ['relayed', 'webrtc'],
     prepare() {
       folder ??= buildOurs()
     },
-    listen: (transport) => listenOurs(join(folder, 'peerloom'), transport),
-    relay: (transport) => listenOurs(join(folder, 'peerloom'), transport, RELAY_CONFIG),
+    listen: (transport, protection) => listenOurs(join(folder, 'peerloom'), transport, ARGUMENTS[protection]),
+    relay: (transport) => listenOurs(join(folder, 'peerloom'), transport, [], RELAY_CONFIG),
     reserve: (relay, path) => listenWith(program(), ['reserve', relay, path], PATHS[path]),
-    dial: (address, without, linger) => dialWith(program(), ['dial', address, ...without], linger),
-    ping: (address) => pingWith(join(folder, 'peerloom'), address),
+    dial: (address, without, linger, _browser, protection) =>
+      dialWith(program(), ['dial', address, ...without], linger, ENVIRONMENTS_OF_OURS[protection]),
+    ping: (address, protection) => pingWith(join(folder, 'peerloom'), address, ARGUMENTS[protection]),
   }
 }
 
@@ -100,25 +110,26 @@ function peerloomInPage() {
 function jsOnNode() {
   const peer = fileURLToPath(new URL('peer.mjs', import.meta.url))
   const transports = ['tcp', 'ws', 'webrtc-direct']
-  const listenAs = (role, address, path) =>
-    listenWith(process.execPath, [peer, role, address, path ?? ''], PATHS[path])
+  const listenAs = (role, address, path, protection) =>
+    listenWith(process.execPath, [peer, role, address, path ?? ''], PATHS[path], ENVIRONMENTS[protection])
   return {
     name: 'js-libp2p',
     knowsLimits: true,
     resetsLookClosed: ['webrtc-direct', 'webrtc'],
     listens: transports,
     dials: transports,
+    protections: PROTECTIONS,
     tellsMilliseconds: true,
     losesDials: ['webrtc'],
     reserves: ['relayed', 'webrtc'],
     reaches: ['relayed', 'webrtc'],
     defects: jsDefects,
     prepare: nodeTooOld,
-    listen: (transport) => listenAs('listen', LISTEN[transport]),
+    listen: (transport, protection) => listenAs('listen', LISTEN[transport], undefined, protection),
     relay: (transport) => listenAs('relay', LISTEN[transport]),
     reserve: (relay, path) => listenAs('reserve', relay, path),
-    dial: (address, without, linger) =>
-      dialWith(process.execPath, [peer, 'dial', address, ...without], linger),
+    dial: (address, without, linger, _browser, protection) =>
+      dialWith(process.execPath, [peer, 'dial', address, ...without], linger, ENVIRONMENTS[protection]),
   }
 }
 
@@ -141,29 +152,70 @@ function jsInPage() {
 }
 
 function rust() {
-  const transports = ['tcp', 'ws', 'quic', 'webrtc-direct']
-  let program
   return {
+    ...foreignProgram(() => buildRust('rust-libp2p-peer')),
     name: 'rust-libp2p',
     resetsLookClosed: ['tcp', 'ws', 'relayed'],
     defects: rustDefects,
-    listens: transports,
-    dials: transports,
+    listens: ['tcp', 'ws', 'quic', 'webrtc-direct'],
+    dials: ['tcp', 'ws', 'quic', 'webrtc-direct'],
+    protections: PROTECTIONS,
     reserves: ['relayed'],
     reaches: ['relayed'],
+  }
+}
+
+function go() {
+  const all = Object.keys(LISTEN)
+  return {
+    ...foreignProgram(buildGo),
+    name: 'go-libp2p',
+    knowsLimits: true,
+    listens: all,
+    dials: all,
+    protections: PROTECTIONS,
+    reserves: ['relayed'],
+    reaches: ['relayed'],
+  }
+}
+
+/** Of a peer that is one program, which `build` makes: returns where it is, or as `missing` why it cannot be had. */
+function foreignProgram(build) {
+  let program
+  return {
     prepare() {
-      const cwd = join(ROOT, 'interop')
-      const fetched = spawnSync('cargo', ['fetch', '--locked'], { cwd, encoding: 'utf8' })
-      // Its packages may not be to be had on this machine; that it does not compile is a failure.
-      if (fetched.status !== 0) return `its crates cannot be fetched: ${fetched.stderr}`
-      cargo(['build', '--locked'], cwd)
-      program = join(targetFolder(cwd), 'debug/rust-libp2p-peer')
+      const built = build()
+      program = built.program
+      return built.missing
     },
-    listen: (transport) => listenWith(program, ['listen', LISTEN[transport]]),
+    listen: (transport, protection) =>
+      listenWith(program, ['listen', LISTEN[transport]], undefined, ENVIRONMENTS[protection]),
     relay: (transport) => listenWith(program, ['relay', LISTEN[transport]]),
     reserve: (relay, path) => listenWith(program, ['reserve', relay, path], PATHS[path]),
-    dial: (address, without, linger) => dialWith(program, ['dial', address, ...without], linger),
+    dial: (address, without, linger, _browser, protection) =>
+      dialWith(program, ['dial', address, ...without], linger, ENVIRONMENTS[protection]),
   }
+}
+
+function buildRust(name) {
+  const cwd = join(ROOT, 'interop')
+  const fetched = spawnSync('cargo', ['fetch', '--locked'], { cwd, encoding: 'utf8' })
+  // Its packages may not be to be had on this machine; that it does not compile is a failure.
+  if (fetched.status !== 0) return { missing: `its crates cannot be fetched: ${fetched.stderr}` }
+  cargo(['build', '--locked', '--package', name], cwd)
+  return { program: join(targetFolder(cwd), 'debug', name) }
+}
+
+function buildGo() {
+  const cwd = join(ROOT, 'interop/go')
+  const commands = ['go', '/usr/local/go/bin/go']
+  const go = commands.find((command) => spawnSync(command, ['version']).status === 0)
+  if (go === undefined) return { missing: 'there is no go on this machine' }
+  const fetched = spawnSync(go, ['mod', 'download'], { cwd, encoding: 'utf8' })
+  if (fetched.status !== 0) return { missing: `its modules cannot be fetched: ${fetched.stderr}` }
+  const program = join(ROOT, 'interop/target/go-libp2p-peer')
+  execFileSync(go, ['build', '-o', program, '.'], { cwd, stdio: ['ignore', 'inherit', 'inherit'] })
+  return { program }
 }
 
 /** Of libp2p 3.3.11, as is known from rows without ours (`--controls`). */
@@ -197,9 +249,9 @@ function rustDefects({ dialer, listener, transport }) {
 }
 
 /** The program `peerloom` itself, which prints plain lines and reports nothing of its peers. */
-async function listenOurs(program, transport, config) {
+async function listenOurs(program, transport, more = [], config = undefined) {
   const data = mkdtempSync(join(tmpdir(), 'peerloom-interop-'))
-  const args = ['run', '--listen', LISTEN[transport], '--data-dir', data, '--status', '127.0.0.1:0']
+  const args = ['run', '--listen', LISTEN[transport], '--data-dir', data, '--status', '127.0.0.1:0', ...more]
   if (config !== undefined) {
     const file = join(data, 'peerloom.toml')
     writeFileSync(file, config)
@@ -223,8 +275,8 @@ async function listenOurs(program, transport, config) {
 }
 
 /** Listens, at the first address that `fits`. */
-async function listenWith(command, args, fits = /^/) {
-  const process = new Program(command, args, [command, ...args].join(' '))
+async function listenWith(command, args, fits = /^/, environment = {}) {
+  const process = new Program(command, args, [command, ...args].join(' '), environment)
   try {
     const listening = await process.find('where it listens', START_MS, (line) => {
       const said = json(line)
@@ -256,8 +308,8 @@ function hears(lines) {
 }
 
 /** The dialer stays connected until `linger` is through with what it found. */
-async function dialWith(command, args, linger) {
-  const process = new Program(command, args, [command, ...args].join(' '))
+async function dialWith(command, args, linger, environment = {}) {
+  const process = new Program(command, args, [command, ...args].join(' '), environment)
   try {
     const outcome = await process.find('what it found', DIAL_MS, (line) => json(line))
     await linger(outcome)
@@ -267,8 +319,8 @@ async function dialWith(command, args, linger) {
   }
 }
 
-async function pingWith(program, address) {
-  const process = new Program(program, ['ping', address, '--count', '1', '--json'], 'peerloom ping')
+async function pingWith(program, address, more = []) {
+  const process = new Program(program, ['ping', address, '--count', '1', '--json', ...more], 'peerloom ping')
   try {
     return await process.find('the round-trip time', START_MS, (line) => json(line))
   } finally {

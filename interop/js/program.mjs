@@ -19,10 +19,11 @@ export class Program {
   #complaint = ''
   #exit
 
-  constructor(command, args, name) {
+  constructor(command, args, name, environment = {}) {
     this.#lines = new Lines(() => `${name}: ${this.#complaint}`)
     // The pipe to its standard input tells it when we are gone.
-    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] })
+    const env = { ...process.env, ...environment }
+    this.#child = spawn(command, args, { env, stdio: ['pipe', 'pipe', 'pipe'] })
     running.add(this.#child)
     this.#child.stderr.setEncoding('utf8').on('data', (text) => {
       this.#complaint = (this.#complaint + text).slice(-COMPLAINT_CHARACTERS)

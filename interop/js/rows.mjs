@@ -1,4 +1,5 @@
 // Who dials whom, over which transport, and through which relay.
+import { PROTECTIONS } from './peers.mjs'
 
 /** What a connection through a relay is in the end: relayed for good, or direct once both have agreed on it. */
 const PATHS = ['relayed', 'webrtc']
@@ -17,11 +18,17 @@ export function rowsOf(peers, { controls, filter }) {
 function direct(peers) {
   return pairs(peers).flatMap(([dialer, listener]) => {
     const transports = dialer.dials.filter((transport) => listener.listens.includes(transport))
-    return transports.map((transport) => ({
-      name: `${dialer.name} → ${listener.name} over ${transport}`,
+    const both = (protection) => [dialer, listener].every((peer) => peer.protections?.includes(protection))
+    const protections = transports.includes('tcp') ? PROTECTIONS.filter(both) : []
+    const rows = [
+      ...transports.map((transport) => ({ transport, over: transport })),
+      ...protections.map((protection) => ({ transport: 'tcp', protection, over: `tcp with ${protection}` })),
+    ]
+    return rows.map(({ over, ...row }) => ({
+      ...row,
+      name: `${dialer.name} → ${listener.name} over ${over}`,
       dialer,
       listener,
-      transport,
       results: {},
     }))
   })

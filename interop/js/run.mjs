@@ -97,7 +97,7 @@ function runRow(row) {
 }
 
 async function play(row) {
-  const { dialer, relay, listener, transport } = row
+  const { dialer, relay, listener, transport, protection } = row
   const running = []
   const stop = async () => {
     for (const one of running.reverse()) await one.stop()
@@ -107,7 +107,7 @@ async function play(row) {
     if (relaying) running.push(relaying)
     const listening = relay
       ? await listener.reserve(relaying.address, transport, browser)
-      : await listener.listen(transport)
+      : await listener.listen(transport, protection)
     running.push(listening)
     // A dialer that leaves at once may be gone before the listener has asked who it is.
     const identified = async ({ peer, checks }) => {
@@ -116,12 +116,12 @@ async function play(row) {
     const without = Object.keys(defectsOf(row))
     let outcome
     for (let attempt = 1; attempt <= attemptsOf(row) && !outcome?.checks.connect.remote; attempt++) {
-      outcome = await dialer.dial(listening.address, without, identified, browser)
+      outcome = await dialer.dial(listening.address, without, identified, browser, protection)
     }
     if (process.env.INTEROP_VERBOSE) console.error(row.name, JSON.stringify(outcome))
     const wrongAddress = `${withoutPeer(listening.address)}/p2p/${STRANGER}`
-    const wrong = await dialer.dial(wrongAddress, [], async () => {}, browser)
-    const pinged = relay ? undefined : await dialer.ping?.(listening.address)
+    const wrong = await dialer.dial(wrongAddress, [], async () => {}, browser, protection)
+    const pinged = relay ? undefined : await dialer.ping?.(listening.address, protection)
     const found = (check) => {
       const result = outcome.checks[check]
       assert.ok(result, 'not tried without a connection')

@@ -6,6 +6,7 @@ use peerloom_node::Node;
 use peerloom_quic::{QuicConfig, QuicTransport, WebTransportConfig, WebTransportTransport};
 use peerloom_relay::{ClientConfig, RelayClient};
 use peerloom_tcp::TcpTransport;
+use peerloom_upgrade::pnet::PreSharedKey;
 use peerloom_webrtc::{WebRtcConfig, WebRtcDirectConfig, WebRtcDirectTransport, WebRtcFactory};
 use peerloom_webrtc_signaling::SignalingConfig;
 use peerloom_websocket::WebSocketTransport;
@@ -30,8 +31,14 @@ impl Path {
     }
 }
 
+/// In the private network of the key file that the variable `swarm_key` names, if it does: that is by TCP alone.
 pub(crate) fn start(path: Path) -> Result<Node> {
     let keypair = Keypair::generate();
+    if let Ok(file) = std::env::var("swarm_key") {
+        let key = PreSharedKey::from_key_file(&std::fs::read(file)?)?;
+        let tcp = TcpTransport::new(keypair.clone()).with_private_network(key);
+        return Ok(Node::builder(keypair).transport(tcp).build());
+    }
     let node = Node::builder(keypair.clone())
         .transport(TcpTransport::new(keypair.clone()))
         .transport(WebSocketTransport::new(keypair.clone()))

@@ -1,12 +1,16 @@
 //! A swarm with every transport and protocol of the matrix.
 
+use std::error::Error;
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::Result;
-use libp2p::core::{Transport as _, upgrade::Version};
+use libp2p::core::{Transport as _, muxing::StreamMuxerBox, transport::Boxed, upgrade::Version};
+use libp2p::identity::Keypair;
+use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, Swarm, SwarmBuilder, identify, noise, ping, relay, tcp, yamux};
+use libp2p::{PeerId, Swarm, SwarmBuilder, identify, noise, ping, relay, tcp, tls, yamux};
 use libp2p_webrtc::tokio::{Certificate, Transport as WebRtc};
 
 /// Longer than any row takes: nothing is closed while a check is thinking.
@@ -36,8 +40,8 @@ pub(crate) enum Relaying {
 pub(crate) fn new(relaying: Relaying) -> Result<Swarm<Behaviour>> {
     let swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
         .with_quic()
+        .with_other_transport(plain_tcp)?
         .with_other_transport(|keypair| {
             let secure = noise::Config::new(keypair)?;
             let plain = libp2p_websocket::Config::new(tcp::tokio::Transport::default());
@@ -60,6 +64,34 @@ pub(crate) fn new(relaying: Relaying) -> Result<Swarm<Behaviour>> {
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build();
     Ok(swarm)
+}
+
+/// TCP, protected as the variables `security` and `swarm_key` say.
+fn plain_tcp(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Box<dyn Error + Send + Sync>> {
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    if let Ok(path) = env::var("swarm_key") {
+        let key: PreSharedKey = fs::read_to_string(path)?.parse()?;
+        let private = tcp.and_then(move |socket, _| PnetConfig::new(key).handshake(socket));
+        let secure = noise::Config::new(keypair)?;
+        return Ok(private
+            .upgrade(Version::V1Lazy)
+            .authenticate(secure)
+            .multiplex(yamux::Config::default())
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed());
+    }
+    let tcp = tcp.upgrade(Version::V1Lazy);
+    Ok(if env::var("security").is_ok_and(|security| security == "tls") {
+        tcp.authenticate(tls::Config::new(keypair)?)
+            .multiplex(yamux::Config::default())
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed()
+    } else {
+        tcp.authenticate(noise::Config::new(keypair)?)
+            .multiplex(yamux::Config::default())
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed()
+    })
 }
 
 fn relay(peer: PeerId) -> relay::Behaviour {
