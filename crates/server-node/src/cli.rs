@@ -42,6 +42,7 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   [tls]                                  # for /tls/ws, which the port then serves, too; read again when it changes
   certificate = "chain.pem"              # PEM: the server's own certificate first, then those above it
   key = "key.pem"
+  key_exchange = "classical"             # of QUIC and of TLS on TCP; "post-quantum" costs time and a packet more
 
   [dns]                                  # for /dns, /dns4, /dns6 and /dnsaddr in addresses
   servers = []                           # "192.0.2.53:53"; none for those of the system

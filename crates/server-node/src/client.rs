@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
 use peerloom_node::{ConnectionInfo, Node};
-use peerloom_relay::{ClientConfig, RelayClient};
+use peerloom_relay::RelayClient;
 
 use peerloom_webrtc::WebRtcConfig;
 
@@ -21,8 +21,9 @@ pub(crate) async fn connect(
 ) -> anyhow::Result<(Node, ConnectionInfo)> {
     let network = Network::load(private_network, FileTls::default(), FileDns::default())?;
     let is_private = network.private.is_some();
+    let relays = network.relay_client();
     let node = builder(Keypair::generate(), Storage::Memory, network)?.build();
-    RelayClient::start(&node, ClientConfig::default())?;
+    RelayClient::start(&node, relays)?;
     if !is_private {
         // What is measured is the way that the address names.
         webrtc::start(&node, WebRtcConfig::default(), false)?;

@@ -15,7 +15,6 @@ mod relay;
 mod run;
 mod status;
 mod webrtc;
-mod webrtc_direct;
 
 use std::process::ExitCode;
 

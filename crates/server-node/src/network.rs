@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use peerloom_core::{Multiaddr, Protocol};
 use peerloom_dns::SystemResolver;
-use peerloom_upgrade::pnet::PreSharedKey;
+use peerloom_relay::ClientConfig;
+use peerloom_upgrade::{pnet::PreSharedKey, tls::KeyExchange};
 use peerloom_websocket::CertificateFiles;
 use serde::Deserialize;
 
@@ -24,6 +25,8 @@ pub(crate) struct Network {
     pub(crate) private: Option<PreSharedKey>,
     /// For `/tls/ws`.
     pub(crate) certificate: Option<CertificateFiles>,
+    /// Of QUIC, of WebTransport, and of TLS on TCP.
+    pub(crate) key_exchange: KeyExchange,
     /// Instead of the system's.
     pub(crate) name_servers: Vec<SocketAddr>,
 }
@@ -34,6 +37,16 @@ pub(crate) struct Network {
 pub(crate) struct FileTls {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
+    #[serde(default)]
+    key_exchange: FileKeyExchange,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FileKeyExchange {
+    #[default]
+    Classical,
+    PostQuantum,
 }
 
 /// The section `[dns]`, as it is written.
@@ -46,6 +59,10 @@ pub(crate) struct FileDns {
 
 impl Network {
     pub(crate) fn load(private: Option<&Path>, tls: FileTls, dns: FileDns) -> anyhow::Result<Self> {
+        let key_exchange = match tls.key_exchange {
+            FileKeyExchange::Classical => KeyExchange::Classical,
+            FileKeyExchange::PostQuantum => KeyExchange::PostQuantum,
+        };
         let certificate = match (tls.certificate, tls.key) {
             (Some(certificate), Some(key)) => Some(CertificateFiles::load(certificate, key).context("tls")?),
             (None, None) => None,
@@ -55,7 +72,7 @@ impl Network {
         let private = private.map(read_key).transpose()?;
         let forced = std::env::var_os(FORCE_PRIVATE).is_some_and(|value| value == "1");
         ensure!(private.is_some() || !forced, "private_network: not given, but {FORCE_PRIVATE} is 1");
-        Ok(Self { private, certificate, name_servers: dns.servers })
+        Ok(Self { private, certificate, key_exchange, name_servers: dns.servers })
     }
 
     /// Who answers for names. A machine without a configuration of DNS still has a hosts file.
@@ -70,6 +87,13 @@ impl Network {
                 Ok(SystemResolver::with_name_servers(&[])?)
             }
         }
+    }
+
+    /// How relays are dealt with: in a private network, circuits are as private as connections.
+    pub(crate) fn relay_client(&self) -> ClientConfig {
+        let mut config = ClientConfig::default();
+        config.private_network = self.private.clone();
+        config
     }
 
     /// Whether the address is as private as the network.
@@ -108,6 +132,9 @@ mod tests {
         assert!(load(Some(&path), "").unwrap().private.is_some());
         assert!(error(load(None, "key = \"k\"")).starts_with("tls.certificate: missing"));
         assert!(error(load(None, "certificate = \"absent\"\nkey = \"k\"")).contains("absent"));
+        assert_eq!(load(None, "").unwrap().key_exchange, KeyExchange::Classical);
+        let chosen = load(None, "key_exchange = \"post-quantum\"").unwrap().key_exchange;
+        assert_eq!(chosen, KeyExchange::PostQuantum);
     }
 
     #[test]

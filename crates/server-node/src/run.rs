@@ -10,7 +10,7 @@ use peerloom_quic::{
     QuicConfig, QuicTransport, UdpPorts, WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
 };
-use peerloom_relay::{ClientConfig, RelayClient, RelayConfig};
+use peerloom_relay::{RelayClient, RelayConfig};
 use peerloom_socket::tcp::TcpPorts;
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
@@ -19,7 +19,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::RunArguments, config::Config, echo, identity, liveness, network::Network, status::Status, webrtc,
-    webrtc_direct::SharedWebRtcDirect,
 };
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -48,9 +47,10 @@ impl Running {
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
 
         let is_private = config.network.private.is_some();
+        let relays = config.network.relay_client();
         let node = builder(keypair, Storage::Directory(config.data_dir), config.network)?;
         let node = node.limits(config.limits).build();
-        RelayClient::start(&node, ClientConfig::default())?;
+        RelayClient::start(&node, relays)?;
         if !is_private {
             webrtc::start(&node, config.webrtc, true)?;
         }
@@ -104,7 +104,8 @@ pub(crate) fn builder(keypair: Keypair, storage: Storage, network: Network) -> a
     // What has the same port number shares it.
     let (udp, tcp) = (UdpPorts::default(), TcpPorts::default());
     let names = DnsTransport::new(network.resolver()?);
-    let mut plain = TcpTransport::new(keypair.clone()).with_ports(tcp.clone());
+    let mut plain =
+        TcpTransport::new(keypair.clone()).with_ports(tcp.clone()).with_key_exchange(network.key_exchange);
     let mut websocket = WebSocketTransport::new(keypair.clone()).with_ports(tcp);
     if let Some(certificate) = network.certificate {
         websocket = websocket.with_certificate(certificate);
@@ -114,20 +115,23 @@ pub(crate) fn builder(keypair: Keypair, storage: Storage, network: Network) -> a
         websocket = websocket.with_private_network(key);
         return Ok(Node::builder(keypair).transport(names.with_transport(plain).with_transport(websocket)));
     }
-    let mut web_transport = WebTransportConfig::default().with_ports(udp.clone());
+    let quic = QuicConfig::default().with_ports(udp.clone()).with_key_exchange(network.key_exchange);
+    let mut web_transport =
+        WebTransportConfig::default().with_ports(udp.clone()).with_key_exchange(network.key_exchange);
     let mut web_rtc = WebRtcDirectConfig::default();
+    web_rtc.bind = Arc::new(move |address| udp.datagrams(address));
     if let Storage::Directory(directory) = storage {
         let certificates = Certificates::load_or_create(DirectoryStore::new(&directory), SystemTime::now())?;
         web_transport = web_transport.with_certificates(certificates);
         web_rtc.certificate = Some(Arc::new(Certificate::load_or_generate(&directory)?));
     }
-    let quic = QuicTransport::new(keypair.clone(), QuicConfig::default().with_ports(udp.clone()))?;
+    let quic = QuicTransport::new(keypair.clone(), quic)?;
     let web_rtc = WebRtcDirectTransport::new(keypair.clone(), web_rtc)?;
     let transports = names
         .with_transport(quic)
         .with_transport(WebTransportTransport::new(keypair.clone(), web_transport))
         .with_transport(plain)
         .with_transport(websocket)
-        .with_transport(SharedWebRtcDirect { transport: web_rtc, ports: udp });
+        .with_transport(web_rtc);
     Ok(Node::builder(keypair).transport(transports))
 }
