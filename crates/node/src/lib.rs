@@ -26,6 +26,7 @@ mod builder;
 mod connections;
 mod dial;
 mod event;
+mod handshakes;
 pub mod identify;
 mod limits;
 mod listen;

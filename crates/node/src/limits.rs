@@ -14,6 +14,9 @@ pub struct Limits {
     pub incoming_handshakes: usize,
     /// What a stranger has for all handshakes of one connection.
     pub handshake_timeout: Duration,
+    /// What it has once there is no room for another; then the oldest handshake gives way. Some round trips: shorter keeps
+    /// distant dialers out under an attack, longer keeps everybody waiting.
+    pub handshake_grace: Duration,
     /// Addresses dialed at one time, over all dials. Further attempts wait.
     pub concurrent_dials: usize,
     /// What one address has to become a connection.
@@ -41,6 +44,7 @@ impl Default for Limits {
             connections_per_peer: 8,
             incoming_handshakes: 128,
             handshake_timeout: Duration::from_secs(10),
+            handshake_grace: Duration::from_secs(1),
             concurrent_dials: 32,
             dial_timeout: Duration::from_secs(15),
             addresses_per_dial: 16,

@@ -4,11 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use peerloom_core::{
     HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Multiaddr,
-    runtime::{Task, spawn, timeout},
+    runtime::{Elapsed, Task, spawn, timeout},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{connections::Direction, event::NodeEvent, node::Shared};
+use crate::{connections::Direction, event::NodeEvent, handshakes::Place, node::Shared};
 
 #[derive(Default)]
 pub(crate) struct Listeners {
@@ -64,11 +63,11 @@ impl Shared {
 
 async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
     let error = loop {
-        // Without a slot no dialer is taken from the socket: strangers wait there, not in our memory.
-        let Ok(slot) = shared.handshake_slots.clone().acquire_owned().await else { return };
+        // Without a place no dialer is taken from the socket: strangers wait there, not in our memory.
+        let place = shared.handshakes.place().await;
         match listener.next().await {
             Ok(ListenerEvent::Incoming(incoming)) => {
-                shared.tasks.spawn(admit(shared.clone(), incoming, slot))
+                shared.tasks.spawn(admit(shared.clone(), incoming, place))
             }
             Ok(ListenerEvent::AddressesChanged) => {
                 let addresses = listener.addresses();
@@ -88,9 +87,10 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
     drop(entry);
 }
 
-async fn admit(shared: Arc<Shared>, incoming: Incoming, _slot: OwnedSemaphorePermit) {
+async fn admit(shared: Arc<Shared>, incoming: Incoming, _place: Place) {
     let Incoming { remote_address, handshake } = incoming;
-    let error = match timeout(shared.limits.handshake_timeout, handshake).await {
+    let handshake = timeout(shared.limits.handshake_timeout, handshake);
+    let error = match shared.handshakes.begin(handshake).await.unwrap_or(Err(Elapsed)) {
         Ok(Ok(connection)) => match shared.adopt(connection, Direction::Inbound) {
             Ok(_) => return,
             Err(refusal) => {

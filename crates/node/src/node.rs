@@ -17,6 +17,7 @@ use crate::{
     connections::{ConnectionId, ConnectionInfo, Connections},
     dial::{ConnectError, DialTarget, Dials},
     event::{EventSender, Events, NodeEvent},
+    handshakes::Handshakes,
     limits::Limits,
     listen::Listeners,
     peer_store::PeerStore,
@@ -351,7 +352,7 @@ pub(crate) struct Shared {
     pub(crate) listeners: Mutex<Listeners>,
     pub(crate) dials: Mutex<Dials>,
     pub(crate) dial_slots: Semaphore,
-    pub(crate) handshake_slots: Arc<Semaphore>,
+    pub(crate) handshakes: Handshakes,
     /// Handshakes, stream handlers and protocols. They hold this struct, so they must be ended, not waited for to end.
     pub(crate) tasks: TaskSet,
 }
@@ -371,7 +372,7 @@ impl Shared {
             listeners: Mutex::default(),
             dials: Mutex::default(),
             dial_slots: Semaphore::new(limits.concurrent_dials),
-            handshake_slots: Arc::new(Semaphore::new(limits.incoming_handshakes)),
+            handshakes: Handshakes::new(limits.incoming_handshakes, limits.handshake_grace),
             tasks: TaskSet::default(),
             limits,
         }

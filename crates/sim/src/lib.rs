@@ -85,8 +85,8 @@ impl Network {
         state.next
     }
 
-    /// A new link to the host that listens on `number`.
-    async fn connect(&self, number: u64) -> io::Result<Pipe> {
+    /// A new link to the host that listens on `number`, for a test that plays a dialer by hand.
+    pub async fn connect(&self, number: u64) -> io::Result<Pipe> {
         // As TCP does: there and back before the first byte.
         sleep(self.0.latency * 2).await;
         let listener = self.0.state.lock().listeners.get(&number).cloned();

@@ -1,5 +1,6 @@
 //! Dialing and accepting TCP, for every transport that begins with it.
 
+mod newcomers;
 mod port;
 
 use std::{io, net::SocketAddr, time::Duration};
@@ -8,6 +9,8 @@ use peerloom_core::runtime::sleep;
 use tokio::net::{TcpListener, TcpStream};
 
 pub use self::port::{Inbound, PortListener, Serve, Service, TcpPorts, join};
+#[cfg(any(test, fuzzing))]
+pub use self::port::fuzzing;
 use crate::address::{Endpoint, reachable};
 
 /// After an error of accept(2), for which the process being out of files is the likeliest reason.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use peerloom_core::{Connection, HandshakeError, Incoming, Multiaddr, Prefixed, runtime::BoxFuture};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
-use super::Acceptor;
+use super::{Acceptor, newcomers::Newcomers};
 use crate::address::tcp_multiaddr;
 
 /// How errors name what is done here.
@@ -97,15 +97,15 @@ impl TcpPorts {
         }
         services.push(Entry { service, name: name.clone(), serve });
         drop(services);
-        Ok(PortListener { port, name })
+        Ok(PortListener { port, name, newcomers: Newcomers::default() })
     }
 }
 
 /// A service of a port. Dropping it ends the service; the port is closed with the last.
-#[derive(Debug)]
 pub struct PortListener {
     port: Arc<Port>,
     name: Multiaddr,
+    newcomers: Newcomers,
 }
 
 impl PortListener {
@@ -115,26 +115,37 @@ impl PortListener {
         Ok(reachable.map(|address| join(&tcp_multiaddr(address), &self.name)).collect())
     }
 
-    /// The next dialer of the port, whichever service it turns out to want. Cancel-safe.
-    pub async fn accept(&self) -> Incoming {
-        let (stream, remote) = self.port.acceptor.accept().await;
-        let remote = tcp_multiaddr(remote);
-        // Not the port itself: a handshake must not keep it open.
-        let services = self.port.services.clone();
-        let handshake = {
-            let remote = remote.clone();
-            Box::pin(async move {
-                let (service, stream) = classify(stream).await?;
-                services.find(service)?(Inbound { stream, remote }).await
-            })
+    /// The next dialer of the port that says what it wants, whichever service that is. Cancel-safe.
+    pub async fn accept(&mut self) -> Incoming {
+        let (remote, heard) = loop {
+            tokio::select! {
+                (stream, remote) = self.port.acceptor.accept() => self.newcomers.admit(stream, remote),
+                heard = self.newcomers.heard() => break heard,
+            }
         };
-        Incoming { remote_address: remote, handshake }
+        let remote_address = tcp_multiaddr(remote);
+        // Not the port itself: a handshake must not keep it open.
+        let (services, remote) = (self.port.services.clone(), remote_address.clone());
+        let handshake = Box::pin(async move {
+            let (service, stream) = heard?;
+            services.find(service)?(Inbound { stream, remote }).await
+        });
+        Incoming { remote_address, handshake }
     }
 }
 
 impl Drop for PortListener {
     fn drop(&mut self) {
         self.port.services.0.lock().retain(|entry| entry.name != self.name);
+    }
+}
+
+impl fmt::Debug for PortListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortListener")
+            .field("port", &self.port)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,8 +182,12 @@ pub fn join(base: &Multiaddr, rest: &Multiaddr) -> Multiaddr {
 }
 
 /// Reads as much as tells what the dialer wants.
-async fn classify(mut stream: TcpStream) -> Result<(Service, Prefixed<TcpStream>), HandshakeError> {
+pub(super) async fn classify(
+    mut stream: TcpStream,
+) -> Result<(Service, Prefixed<TcpStream>), HandshakeError> {
     let lost = |reason: String| HandshakeError::Lost { step: STEP, reason };
+    // Whoever says nothing costs no buffer.
+    stream.readable().await.map_err(|error| lost(error.to_string()))?;
     let mut first = BytesMut::with_capacity(FIRST_READ);
     let service = loop {
         match stream.read_buf(&mut first).await {

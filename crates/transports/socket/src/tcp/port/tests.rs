@@ -28,7 +28,7 @@ fn port_of(listener: &PortListener) -> SocketAddr {
 }
 
 /// What comes of a dialer that sends `bytes`.
-async fn outcome(listener: &PortListener, bytes: &[u8]) -> String {
+async fn outcome(listener: &mut PortListener, bytes: &[u8]) -> String {
     let mut dialer = TcpStream::connect(port_of(listener)).await.unwrap();
     dialer.write_all(bytes).await.unwrap();
     dialer.shutdown().await.unwrap();
@@ -84,12 +84,12 @@ fn first_bytes_tell_what_is_wanted_as_soon_as_they_can() {
 #[tokio::test]
 async fn services_share_a_port_and_any_of_them_accepts_for_all() {
     let ports = TcpPorts::default();
-    let tcp = ports.listen(LOOPBACK, Service::Libp2p, Multiaddr::empty(), named("tcp")).unwrap();
+    let mut tcp = ports.listen(LOOPBACK, Service::Libp2p, Multiaddr::empty(), named("tcp")).unwrap();
     let bound = port_of(&tcp);
-    let http = ports.listen(bound, Service::Http, ws(), named("ws")).unwrap();
+    let mut http = ports.listen(bound, Service::Http, ws(), named("ws")).unwrap();
     assert_eq!(tcp.addresses().unwrap(), [tcp_multiaddr(bound)]);
     assert_eq!(http.addresses().unwrap(), [tcp_multiaddr(bound).with(Protocol::Ws)]);
-    for listener in [&tcp, &http] {
+    for listener in [&mut tcp, &mut http] {
         assert_eq!(outcome(listener, b"\x13/").await, "tcp: tcp Some(19)");
         assert_eq!(outcome(listener, b"GET /").await, "tcp: ws Some(71)");
         let refused = outcome(listener, &client_hello(&[])).await;
@@ -98,8 +98,8 @@ async fn services_share_a_port_and_any_of_them_accepts_for_all() {
         assert!(outcome(listener, b"GE").await.contains("too little"));
     }
     drop(tcp);
-    assert!(outcome(&http, b"\x13/").await.contains("libp2p over TCP, which this port does not serve"));
-    assert_eq!(outcome(&http, b"GET /").await, "tcp: ws Some(71)");
+    assert!(outcome(&mut http, b"\x13/").await.contains("libp2p over TCP, which this port does not serve"));
+    assert_eq!(outcome(&mut http, b"GET /").await, "tcp: ws Some(71)");
     drop(http);
     assert!(TcpStream::connect(bound).await.is_err());
 }
@@ -119,10 +119,11 @@ async fn one_name_is_listened_on_once_and_unshared_ports_are_in_use() {
 
 #[tokio::test]
 async fn handshakes_under_way_do_not_keep_a_port_open() {
-    let tcp =
+    let mut tcp =
         TcpPorts::default().listen(LOOPBACK, Service::Libp2p, Multiaddr::empty(), named("tcp")).unwrap();
     let bound = port_of(&tcp);
-    let _dialer = TcpStream::connect(bound).await.unwrap();
+    let mut dialer = TcpStream::connect(bound).await.unwrap();
+    dialer.write_all(b"\x13/").await.unwrap();
     let incoming = tcp.accept().await;
     drop(tcp);
     assert!(TcpStream::connect(bound).await.is_err());
@@ -138,4 +139,22 @@ async fn one_port_number_serves_both_families() {
     };
     let four = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port_of(&six).port());
     ports.listen(four, Service::Libp2p, Multiaddr::empty(), named("four")).unwrap();
+}
+
+#[tokio::test]
+async fn a_dialer_that_speaks_is_not_kept_waiting_by_any_number_that_do_not() {
+    let mut tcp =
+        TcpPorts::default().listen(LOOPBACK, Service::Libp2p, Multiaddr::empty(), named("tcp")).unwrap();
+    let bound = port_of(&tcp);
+    let mut silent = Vec::new();
+    for round in 0..4 {
+        for _ in 0..100 {
+            silent.push(TcpStream::connect(bound).await.unwrap());
+        }
+        assert_eq!(outcome(&mut tcp, b"\x13/").await, "tcp: tcp Some(19)", "{round}");
+    }
+    // The first of the silent have been turned away for the last, and the last have not.
+    let mut byte = [0];
+    assert_eq!(silent[0].read(&mut byte).await.unwrap_or(0), 0);
+    assert!(silent[399].try_read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
 }
