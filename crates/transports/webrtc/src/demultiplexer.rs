@@ -1,6 +1,8 @@
 //! Which session a datagram belongs to, sans-IO: by source address, for STUN requests by our user name fragment, and for
 //! answers to ours by what their transactions begin with.
 
+mod unproved;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     hash::Hash,
@@ -8,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::unproved::Unproved;
 use crate::{
     ice::token::SessionToken,
     limits,
@@ -25,8 +28,10 @@ pub(crate) enum Route {
     /// To these sessions. A port that is used again has two for a while, and the wrong one cannot make sense of what it
     /// gets.
     Sessions(Vec<SessionId>),
-    /// It begins a session.
-    New(Credentials),
+    /// To nobody: it is a stranger's check, and this is the answer.
+    Answer(Vec<u8>),
+    /// It begins the session of a stranger whose check, which comes with it, was answered.
+    New(Credentials, Box<[u8]>),
     /// Nowhere.
     Drop,
 }
@@ -38,6 +43,7 @@ pub(crate) struct Demultiplexer<S> {
     /// Those that send checks of their own.
     by_token: HashMap<SessionToken, SessionId>,
     by_address: HashMap<SocketAddr, VecDeque<SessionId>>,
+    unproved: Unproved,
     former: Recent<IceString>,
     pending: HashMap<IpAddr, usize>,
     pending_total: usize,
@@ -65,6 +71,7 @@ impl<S> Demultiplexer<S> {
             by_ufrag: HashMap::new(),
             by_token: HashMap::new(),
             by_address: HashMap::new(),
+            unproved: Unproved::default(),
             former: Recent::new(limits::MAX_FORMER_SESSIONS),
             pending: HashMap::new(),
             pending_total: 0,
@@ -85,6 +92,12 @@ impl<S> Demultiplexer<S> {
 
     pub(crate) fn route(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Route {
         if !stun::is_stun(datagram) {
+            // Before the sessions of that address: a port that is used again has those of whoever had it before.
+            if datagram.first() == Some(&DTLS_HANDSHAKE)
+                && let Some(begun) = self.begin(now, from)
+            {
+                return begun;
+            }
             return match self.by_address.get(&from) {
                 Some(sessions) => Route::Sessions(sessions.iter().copied().collect()),
                 None => Route::Drop,
@@ -106,16 +119,41 @@ impl<S> Demultiplexer<S> {
         let Some(credentials) = Credentials::parse(username) else { return Route::Drop };
         let password = credentials.server.as_str();
         let welcome = self.open
+            && datagram.len() <= limits::MAX_UNPROVED_CHECK
             && !self.former.contains(&credentials.server)
-            && self.pending_total < limits::MAX_PENDING_HANDSHAKES
-            && self
-                .pending
-                .get(&network(from.ip()))
-                .is_none_or(|n| *n < limits::MAX_PENDING_HANDSHAKES_PER_IP)
             && self.unknown_checks.take(now)
-            && message.is_from_holder_of(password)
+            && message.is_from_holder_of(password);
+        if !welcome {
+            return Route::Drop;
+        }
+        self.unproved.insert(from, datagram);
+        Route::Answer(stun::binding_success(message.transaction_id, from, password))
+    }
+
+    /// The handshake that follows an answered check; `None` if there was none, or there is no room.
+    fn begin(&mut self, now: Instant, from: SocketAddr) -> Option<Route> {
+        let check = self.unproved.take(from)?;
+        let credentials = Message::parse(&check)?.username.and_then(Credentials::parse)?;
+        // It has begun already, from another of the dialer's addresses.
+        if let Some(id) = self.by_ufrag.get(credentials.server.as_str()).copied() {
+            let addresses = self.sessions.get(&id).map_or(0, |session| session.addresses.len());
+            let has_room = addresses < limits::MAX_ADDRESSES_PER_SESSION;
+            return has_room.then(|| {
+                self.add_address(id, from);
+                Route::Sessions(vec![id])
+            });
+        }
+        let of_network = self.pending.get(&network(from.ip())).copied().unwrap_or_default();
+        let welcome = self.open
+            && self.pending_total < limits::MAX_PENDING_HANDSHAKES
+            && of_network < limits::MAX_PENDING_HANDSHAKES_PER_IP
             && self.new_handshakes.take(now);
-        if welcome { Route::New(credentials) } else { Route::Drop }
+        if !welcome {
+            // There may be room when it repeats itself.
+            self.unproved.insert(from, &check);
+            return None;
+        }
+        Some(Route::New(credentials, check))
     }
 
     /// Who knows a token was sent a check of its session, so that what has it comes from where that session has sent to.
@@ -249,6 +287,7 @@ impl<S> Demultiplexer<S> {
     /// Begins no more sessions, and ends those whose handshake is not done.
     pub(crate) fn close(&mut self) {
         self.open = false;
+        self.unproved.clear();
         let pending: Vec<_> = self
             .sessions
             .iter()
@@ -264,6 +303,9 @@ impl<S> Demultiplexer<S> {
         self.sessions.len()
     }
 }
+
+/// The first byte of a DTLS record that belongs to a handshake: RFC 9147, section 4.
+const DTLS_HANDSHAKE: u8 = 22;
 
 /// What an attacker has plenty of addresses in: one IPv4 address, or a /64 of IPv6.
 fn network(ip: IpAddr) -> IpAddr {
@@ -341,6 +383,12 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// A check and the handshake that follows its answer; whether that begins a session.
+    fn knock(demux: &mut Demultiplexer<()>, now: Instant, from: SocketAddr, credentials: &Credentials) -> bool {
+        matches!(demux.route(now, from, &check(credentials)), Route::Answer(_))
+            && demux.route(now, from, &[22, 1, 2]) == Route::New(credentials.clone(), check(credentials).into())
+    }
+
     fn check(credentials: &Credentials) -> Vec<u8> {
         let username = format!("{}:{}", credentials.server.as_str(), credentials.client_ufrag.as_str());
         stun::binding_request([1; 12], &username, 7, credentials.server.as_str())
@@ -355,7 +403,12 @@ mod tests {
     fn session_gets_what_comes_from_its_addresses() {
         let (mut demux, credentials, now) = fixture();
         let from = address(CLIENT);
-        assert_eq!(demux.route(now, from, &check(&credentials)), Route::New(credentials.clone()));
+        assert_eq!(demux.route(now, from, &[22, 1, 2]), Route::Drop, "nothing was answered");
+        let Route::Answer(answer) = demux.route(now, from, &check(&credentials)) else { panic!("not answered") };
+        assert!(Message::parse(&answer).unwrap().is_from_holder_of(credentials.server.as_str()));
+        assert_eq!(demux.route(now, from, &[23, 1, 2]), Route::Drop, "no handshake");
+        assert!(knock(&mut demux, now, from, &credentials));
+        assert_eq!(demux.route(now, from, &[22, 1, 2]), Route::Drop, "one check begins one session");
         let id = demux.insert(&credentials, from, ());
         assert_eq!(demux.route(now, from, &check(&credentials)), Route::Sessions(vec![id]));
         assert_eq!(demux.route(now, from, &[22, 1, 2]), Route::Sessions(vec![id]));
@@ -377,7 +430,7 @@ mod tests {
             [first, Credentials::generate(WireVersion::V1), Credentials::generate(WireVersion::V2)]
                 .iter()
                 .map(|credentials| {
-                    assert!(matches!(demux.route(now, from, &check(credentials)), Route::New(_)));
+                    assert!(knock(&mut demux, now, from, credentials));
                     demux.insert(credentials, from, ())
                 })
                 .collect();
@@ -405,8 +458,7 @@ mod tests {
         let (mut demux, _, now) = fixture();
         let begin = |demux: &mut Demultiplexer<()>, from: SocketAddr, now| {
             let credentials = Credentials::generate(WireVersion::V2);
-            let new = matches!(demux.route(now, from, &check(&credentials)), Route::New(_));
-            new.then(|| demux.insert(&credentials, from, ()))
+            knock(demux, now, from, &credentials).then(|| demux.insert(&credentials, from, ()))
         };
         let one = (1..1000).filter_map(|port| begin(&mut demux, ([192, 0, 2, 1], port).into(), now)).count();
         assert_eq!(one, limits::MAX_PENDING_HANDSHAKES_PER_IP);
@@ -426,6 +478,44 @@ mod tests {
             }
         }
         assert!(begun <= limits::NEW_HANDSHAKES_BURST + limits::NEW_HANDSHAKES_PER_SECOND + 1, "{begun}");
+    }
+
+    #[test]
+    fn dialer_with_several_addresses_has_one_session() {
+        let (mut demux, credentials, now) = fixture();
+        let [first, second] = [CLIENT, "198.51.100.1:1000"].map(address);
+        for from in [first, second] {
+            assert!(matches!(demux.route(now, from, &check(&credentials)), Route::Answer(_)));
+        }
+        assert!(matches!(demux.route(now, first, &[22]), Route::New(..)));
+        let id = demux.insert(&credentials, first, ());
+        assert_eq!(demux.route(now, second, &[22]), Route::Sessions(vec![id]));
+        assert_eq!(demux.route(now, second, &[23]), Route::Sessions(vec![id]));
+    }
+
+    #[test]
+    fn flood_of_checks_in_others_names_leaves_room_for_who_means_it() {
+        let (mut demux, honest, mut now) = fixture();
+        let from = address(CLIENT);
+        let mut answered = false;
+        // 5,000 a second, and an honest check in the middle of them that is repeated until it is answered.
+        for n in 0..50_000u32 {
+            now += Duration::from_micros(200);
+            let [_, a, b, c] = n.to_be_bytes();
+            let forged = Credentials::generate(WireVersion::V2);
+            demux.route(now, SocketAddr::from(([10, a, b, c], 1)), &check(&forged));
+            if n > 20_000 && n % 500 == 0 && !answered {
+                answered = matches!(demux.route(now, from, &check(&honest)), Route::Answer(_));
+            } else if answered {
+                // A round trip of 200 ms later.
+                if n % 1000 == 0 {
+                    assert!(matches!(demux.route(now, from, &[22]), Route::New(..)));
+                    assert!(demux.sessions.is_empty());
+                    return;
+                }
+            }
+        }
+        panic!("not let in");
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod ufrag;
 
 pub use certificate::{Certificate, CertificateError};
 pub use factory::{WebRtcConfig, WebRtcFactory};
-pub use transport::{WebRtcDirectConfig, WebRtcDirectTransport};
+pub use transport::{Bind, WebRtcDirectConfig, WebRtcDirectTransport};
 pub use ufrag::WireVersion;
 
 #[cfg(test)]

@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use peerloom_core::webrtc_stream::MAX_RECEIVED_BYTES;
 
-/// Handshakes that are under way at a listener at once. More are not answered; dialers repeat themselves.
+/// Strangers whose connectivity checks were answered and who have not begun a handshake: this many are remembered, each with
+/// its check. At the most checks that are looked into, that is a second and a half for the handshake to follow, and 8 MB.
+pub const MAX_UNPROVED: usize = 16 * 1024;
+
+/// The longest check of a stranger that is answered, in bytes. A browser's has some 150.
+pub const MAX_UNPROVED_CHECK: usize = 512;
+
+/// Handshakes that are under way at a listener at once. More do not begin; dialers repeat themselves.
 pub const MAX_PENDING_HANDSHAKES: usize = 128;
 
 /// Handshakes under way from one IP address (one /64 of IPv6).
@@ -16,10 +23,10 @@ pub const NEW_HANDSHAKES_PER_SECOND: u32 = 200;
 pub const NEW_HANDSHAKES_BURST: u32 = 256;
 
 /// Connectivity checks per second from addresses that are not known yet which are looked into, and their burst: each
-/// costs an HMAC.
-pub const UNKNOWN_CHECKS_PER_SECOND: u32 = 2_000;
+/// costs two HMACs, some microseconds in all.
+pub const UNKNOWN_CHECKS_PER_SECOND: u32 = 10_000;
 /// See [`UNKNOWN_CHECKS_PER_SECOND`].
-pub const UNKNOWN_CHECKS_BURST: u32 = 1_000;
+pub const UNKNOWN_CHECKS_BURST: u32 = 2_000;
 
 /// Remote addresses that one session may use: a dialer tries several of its interfaces.
 pub const MAX_ADDRESSES_PER_SESSION: usize = 8;

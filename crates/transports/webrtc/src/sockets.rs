@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use peerloom_core::runtime::{Task, spawn};
 use peerloom_socket::udp::{Datagram, DatagramSender, DatagramSocket, Transmit};
@@ -102,7 +103,7 @@ impl SharedSocket {
         }
         let sessions = Arc::new(Mutex::new(sessions));
         let sender = socket.sender();
-        let task = spawn(sort(socket, sessions.clone(), begun));
+        let task = spawn(sort(socket, sender.clone(), sessions.clone(), begun));
         Ok(Self { bound, sessions, sender, _task: task })
     }
 
@@ -136,6 +137,7 @@ impl SharedSocket {
 /// Hands each datagram to the session that it belongs to.
 async fn sort(
     mut socket: DatagramSocket,
+    sender: DatagramSender,
     sessions: Arc<Mutex<Sessions>>,
     begun: Option<mpsc::Sender<Session>>,
 ) {
@@ -150,12 +152,23 @@ async fn sort(
         let mut table = sessions.lock();
         match table.route(now(), datagram.source, &datagram.payload) {
             Route::Sessions(ids) => deliver(&table, &ids, datagram),
-            Route::New(credentials) => {
+            Route::Answer(answer) => {
+                drop(table);
+                let (destination, src_ip) = (datagram.source, datagram.destination);
+                let answer =
+                    Transmit { destination, ecn: None, contents: &answer, segment_size: None, src_ip };
+                // A full socket buffer loses it; dialers repeat themselves.
+                let _ = sender.try_send(&answer);
+            }
+            Route::New(credentials, check) => {
                 // A listener that is not polled begins nothing.
                 let Some(Ok(permit)) = begun.as_ref().map(mpsc::Sender::try_reserve) else { continue };
                 let (sink, datagrams) = mpsc::channel(limits::DATAGRAM_QUEUE);
                 let from = datagram.source;
                 let id = table.insert(&credentials, from, sink);
+                // The session has to know where its dialer is; that it answers the check once more does no harm.
+                let check = Datagram { payload: BytesMut::from(&*check), ..datagram.clone() };
+                deliver(&table, &[id], check);
                 deliver(&table, &[id], datagram);
                 let registration = Registration { id, sessions: sessions.clone() };
                 drop(table);

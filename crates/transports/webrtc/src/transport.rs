@@ -22,6 +22,9 @@ use crate::{
     ufrag::WireVersion,
 };
 
+/// Binds a UDP port, or joins those who have it already.
+pub type Bind = Arc<dyn Fn(SocketAddr) -> io::Result<DatagramSocket> + Send + Sync>;
+
 /// What can be chosen about a [`WebRtcDirectTransport`].
 #[derive(Clone)]
 #[non_exhaustive]
@@ -31,6 +34,8 @@ pub struct WebRtcDirectConfig {
     /// The version that dials speak. Listeners take both. Version 1 unless told otherwise: every listener knows it, many know
     /// no other, and what is against it holds only in browsers.
     pub dial_version: WireVersion,
+    /// Where listeners have their sockets from: ports of their own, unless told of others that QUIC may share.
+    pub bind: Bind,
     /// Deadline of each step of a handshake: ICE, DTLS, SCTP, Noise.
     pub handshake_step_timeout: Duration,
     /// Silence after which a connection is over.
@@ -44,6 +49,7 @@ impl Default for WebRtcDirectConfig {
         Self {
             certificate: None,
             dial_version: WireVersion::V1,
+            bind: Arc::new(DatagramSocket::bind),
             handshake_step_timeout: limits::HANDSHAKE_STEP_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             send_target: limits::SEND_TARGET,
@@ -129,7 +135,7 @@ impl Transport for WebRtcDirectTransport {
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
         let result = if self.can_listen(&address) {
             let bound = WebRtcAddress::parse(&address).and_then(|parsed| parsed.endpoint.socket_addr());
-            let socket = bound.ok_or(io::ErrorKind::InvalidInput.into()).and_then(DatagramSocket::bind);
+            let socket = bound.ok_or(io::ErrorKind::InvalidInput.into()).and_then(|bound| (self.config.bind)(bound));
             match socket {
                 Ok(socket) => self.start(address, socket),
                 Err(error) => Err(ListenError::Io { address, reason: error.to_string() }),

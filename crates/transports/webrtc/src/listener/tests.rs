@@ -83,30 +83,49 @@ async fn connections_leave_no_session_behind_however_they_end() {
     }
 }
 
+/// A client whose check was answered, and that begins a handshake.
+async fn begin(port: u16) -> UdpSocket {
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.send_to(&check(), ("127.0.0.1", port)).await.unwrap();
+    let mut answer = [0; 200];
+    let length = client.recv(&mut answer).await.unwrap();
+    assert!(stun::Message::parse(&answer[..length]).unwrap().class == stun::Class::Success);
+    // No ClientHello, but what one begins with.
+    client.send_to(&[22, 254, 253, 0, 0], ("127.0.0.1", port)).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn check_alone_is_answered_and_begins_nothing() {
+    let mut host = Host::new();
+    for _ in 0..500 {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(&check(), ("127.0.0.1", host.port)).await.unwrap();
+        client.recv(&mut [0; 200]).await.unwrap();
+    }
+    assert_eq!(host.listener.sessions(), 0);
+    host.connect().await;
+}
+
 #[tokio::test]
 async fn client_that_says_nothing_more_is_given_up_at_its_step() {
     let mut host = Host::new();
-    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    client.send_to(&check(), ("127.0.0.1", host.port)).await.unwrap();
+    let client = begin(host.port).await;
     let incoming = host.incoming().await;
     assert!(
         incoming.remote_address.protocols().any(|p| p == Protocol::Udp(client.local_addr().unwrap().port()))
     );
     let error = incoming.handshake.await.err().unwrap();
     assert!(matches!(error, HandshakeError::TimedOut { step: "webrtc DTLS" }), "{error:?}");
-    // It was answered, once.
-    let mut answer = [0; 200];
-    let length = client.recv(&mut answer).await.unwrap();
-    assert!(stun::Message::parse(&answer[..length]).unwrap().class == stun::Class::Success);
     host.sessions(0).await;
 }
 
 #[tokio::test]
-async fn flood_of_checks_is_bounded_and_dropped_handshakes_make_room() {
+async fn flood_of_handshakes_is_bounded_and_dropped_ones_make_room() {
     let mut host = Host::new();
-    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    for _ in 0..500 {
-        client.send_to(&check(), ("127.0.0.1", host.port)).await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(begin(host.port).await);
     }
     host.sessions(limits::MAX_PENDING_HANDSHAKES_PER_IP).await;
     // Those that wait in the socket take the place of what is dropped.
@@ -121,8 +140,7 @@ async fn flood_of_checks_is_bounded_and_dropped_handshakes_make_room() {
 #[tokio::test]
 async fn handshake_fails_when_the_listener_is_dropped() {
     let mut host = Host::new();
-    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    client.send_to(&check(), ("127.0.0.1", host.port)).await.unwrap();
+    let _client = begin(host.port).await;
     let incoming = host.incoming().await;
     drop(host);
     let error = incoming.handshake.await.err().unwrap();
