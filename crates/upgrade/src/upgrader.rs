@@ -46,6 +46,7 @@ pub struct Upgrader {
     /// Otherwise both.
     only: Option<Security>,
     private_network: Option<PreSharedKey>,
+    key_exchange: KeyExchange,
     tls: Arc<OnceLock<Tls>>,
 }
 
@@ -57,7 +58,13 @@ struct Tls {
 impl Upgrader {
     /// Proves `identity` to remotes.
     pub fn new(identity: Keypair) -> Self {
-        Self { identity, only: None, private_network: None, tls: Arc::new(OnceLock::new()) }
+        Self {
+            identity,
+            only: None,
+            private_network: None,
+            key_exchange: KeyExchange::default(),
+            tls: Arc::new(OnceLock::new()),
+        }
     }
 
     /// Talks only to nodes that have the same key. See [`pnet`].
@@ -69,6 +76,14 @@ impl Upgrader {
     /// Speaks this security protocol and no other. By default, listeners take both, and dialers prefer Noise.
     pub fn with_security(mut self, security: Security) -> Self {
         self.only = Some(security);
+        self
+    }
+
+    /// Finds a common secret in this way where TLS is spoken.
+    pub fn with_key_exchange(mut self, key_exchange: KeyExchange) -> Self {
+        self.key_exchange = key_exchange;
+        // What clones have made already is of the other kind.
+        self.tls = Arc::new(OnceLock::new());
         self
     }
 
@@ -216,7 +231,7 @@ impl Upgrader {
             step: tls::STEP,
             reason: error.to_string(),
         };
-        let identity = TlsIdentity::new(&self.identity, KeyExchange::default()).map_err(failed)?;
+        let identity = TlsIdentity::new(&self.identity, self.key_exchange).map_err(failed)?;
         let server = Arc::new(identity.server(&tls::MUXER_ALPN));
         Ok(self.tls.get_or_init(|| Tls { identity, server }))
     }

@@ -182,6 +182,24 @@ fn tls_1_2_is_refused() {
 }
 
 #[test]
+fn aes_is_preferred_where_the_processor_has_instructions_for_it_and_chacha_elsewhere() {
+    #[cfg(target_arch = "x86_64")]
+    let has_aes = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    let expected = match has_aes {
+        true => rustls::CipherSuite::TLS13_AES_128_GCM_SHA256,
+        false => rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let keypair = Keypair::generate();
+    let dialer = identity(&keypair).client(&[ALPN], Arc::new(PeerVerifier::new(None)));
+    let (client, _) = run(dialer, identity(&keypair).server(&[ALPN]));
+    assert_eq!(client.unwrap().negotiated_cipher_suite().unwrap().suite(), expected);
+}
+
+#[test]
 fn post_quantum_key_exchange_is_an_option_of_the_dialer() {
     let keypair = Keypair::generate();
     for (key_exchange, group) in [

@@ -13,7 +13,7 @@ use peerloom_socket::{
     address::{Endpoint, Host},
     tcp::{self, Inbound, PortListener, Service, TcpPorts},
 };
-use peerloom_upgrade::{Security, Upgrader, pnet::PreSharedKey};
+use peerloom_upgrade::{Security, Upgrader, pnet::PreSharedKey, tls::KeyExchange};
 
 /// The TCP transport of a node.
 #[derive(Debug, Clone)]
@@ -37,6 +37,12 @@ impl TcpTransport {
     /// Speaks this security protocol and no other. By default, listeners take both, and dialers prefer Noise.
     pub fn with_security(mut self, security: Security) -> Self {
         self.upgrader = self.upgrader.with_security(security);
+        self
+    }
+
+    /// Finds a common secret in this way where TLS is spoken. Noise has one way only.
+    pub fn with_key_exchange(mut self, key_exchange: KeyExchange) -> Self {
+        self.upgrader = self.upgrader.with_key_exchange(key_exchange);
         self
     }
 

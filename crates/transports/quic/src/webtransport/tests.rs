@@ -39,7 +39,8 @@ async fn listener() -> Box<dyn Listener> {
 async fn raw(address: &Multiaddr) -> (quinn::Connection, Arc<HashVerifier>) {
     let parsed = WebTransportAddress::parse(address).unwrap();
     let verifier = Arc::new(HashVerifier::new(parsed.certificate_hashes.clone()));
-    let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config(verifier.clone()).unwrap()));
+    let mut config =
+        quinn::ClientConfig::new(Arc::new(tls::client_config(verifier.clone(), Default::default()).unwrap()));
     config.transport_config(transport_config(Settings {
         idle_timeout: Duration::from_secs(60),
         unidirectional_streams: MAX_UNIDIRECTIONAL_STREAMS,

@@ -92,8 +92,11 @@ impl fmt::Debug for ServedCertificates {
 }
 
 /// quinn's server side. A client certificate is not asked for: browsers refuse to be asked.
-pub(super) fn server_config(certificates: Arc<ServedCertificates>) -> Result<QuicServerConfig, String> {
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+pub(super) fn server_config(
+    certificates: Arc<ServedCertificates>,
+    key_exchange: KeyExchange,
+) -> Result<QuicServerConfig, String> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider(key_exchange))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
@@ -105,8 +108,11 @@ pub(super) fn server_config(certificates: Arc<ServedCertificates>) -> Result<Qui
 }
 
 /// quinn's client side for one dial, which accepts what `verifier` does.
-pub(super) fn client_config(verifier: Arc<HashVerifier>) -> Result<QuicClientConfig, String> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+pub(super) fn client_config(
+    verifier: Arc<HashVerifier>,
+    key_exchange: KeyExchange,
+) -> Result<QuicClientConfig, String> {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider(key_exchange))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
         .dangerous()
@@ -117,8 +123,8 @@ pub(super) fn client_config(verifier: Arc<HashVerifier>) -> Result<QuicClientCon
     config.try_into().map_err(|error: NoInitialCipherSuite| error.to_string())
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(cryptography(KeyExchange::Classical))
+fn provider(key_exchange: KeyExchange) -> Arc<CryptoProvider> {
+    Arc::new(cryptography(key_exchange))
 }
 
 /// Accepts a certificate by its hash, as browsers do with `serverCertificateHashes`.
@@ -132,7 +138,7 @@ pub(super) struct HashVerifier {
 
 impl HashVerifier {
     pub(super) fn new(hashes: Vec<Multihash>) -> Self {
-        let algorithms = provider().signature_verification_algorithms;
+        let algorithms = provider(KeyExchange::default()).signature_verification_algorithms;
         Self { hashes, algorithms, refusal: OnceLock::new(), accepted: OnceLock::new() }
     }
 

@@ -11,6 +11,7 @@ use peerloom_core::{
     Connection, DialError, HandshakeError, Keypair, ListenError, Listener, Multiaddr, Transport,
     runtime::BoxFuture,
 };
+use peerloom_upgrade::tls::KeyExchange;
 
 use super::{
     STEP,
@@ -34,6 +35,8 @@ use crate::{
 pub struct WebTransportConfig {
     /// The certificates to serve. Without any, ones that a restart forgets are made when the first listener starts.
     pub certificates: Option<Certificates>,
+    /// How a common secret is found. Browsers that offer both ways get the one that comes first here.
+    pub key_exchange: KeyExchange,
     /// Silence after which a connection is given up.
     pub idle_timeout: Duration,
     /// What all connections together may receive before it is read, in bytes, beyond 256 KiB for each.
@@ -46,6 +49,7 @@ impl Default for WebTransportConfig {
     fn default() -> Self {
         Self {
             certificates: None,
+            key_exchange: KeyExchange::default(),
             idle_timeout: IDLE_TIMEOUT,
             receive_budget: RECEIVE_BUDGET,
             ports: UdpPorts::default(),
@@ -57,6 +61,12 @@ impl WebTransportConfig {
     /// Serves `certificates`.
     pub fn with_certificates(mut self, certificates: Certificates) -> Self {
         self.certificates = Some(certificates);
+        self
+    }
+
+    /// Finds a common secret in this way.
+    pub fn with_key_exchange(mut self, key_exchange: KeyExchange) -> Self {
+        self.key_exchange = key_exchange;
         self
     }
 
@@ -81,6 +91,7 @@ pub struct WebTransportTransport {
 
 struct Shared {
     identity: Keypair,
+    key_exchange: KeyExchange,
     settings: Settings,
     transport: Arc<quinn::TransportConfig>,
     budget: Arc<ReceiveBudget>,
@@ -100,6 +111,7 @@ impl WebTransportTransport {
         Self {
             shared: Arc::new(Shared {
                 identity,
+                key_exchange: config.key_exchange,
                 settings,
                 transport: transport_config(settings),
                 budget: ReceiveBudget::new(config.receive_budget),
@@ -144,7 +156,7 @@ impl Shared {
         };
         let failed = |reason: String| ListenError::Io { address: address.clone(), reason };
         let certificates = self.certificates().map_err(failed)?;
-        let tls = tls::server_config(certificates.clone()).map_err(failed)?;
+        let tls = tls::server_config(certificates.clone(), self.key_exchange).map_err(failed)?;
         let acceptor = Acceptor {
             identity: self.identity.clone(),
             certificates: certificates.clone(),
@@ -198,7 +210,7 @@ impl Shared {
         let failed =
             |source: HandshakeError| DialError::Handshake { address: address.without_peer_id(), source };
         let verifier = Arc::new(HashVerifier::new(parsed.certificate_hashes.clone()));
-        let tls = tls::client_config(verifier.clone()).map_err(unreachable)?;
+        let tls = tls::client_config(verifier.clone(), self.key_exchange).map_err(unreachable)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(self.transport.clone());
         let port = self.ports.to_dial(socket.ip()).map_err(|error| unreachable(error.to_string()))?;
