@@ -138,7 +138,7 @@ mod error;
 pub mod identity;
 mod port;
 mod transports;
-#[cfg(all(feature = "webrtc", any(feature = "quic", feature = "relay-client")))]
+#[cfg(all(feature = "webrtc", feature = "relay-client"))]
 mod webrtc;
 
 #[doc(inline)]

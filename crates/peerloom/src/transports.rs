@@ -42,6 +42,18 @@ impl Options {
         false
     }
 
+    /// In a private network, circuits are as private as connections.
+    #[cfg(feature = "relay-client")]
+    fn relay_client(&self) -> peerloom_relay::ClientConfig {
+        #[cfg_attr(not(any(feature = "tcp", feature = "websocket")), expect(unused_mut))]
+        let mut config = peerloom_relay::ClientConfig::default();
+        #[cfg(any(feature = "tcp", feature = "websocket"))]
+        {
+            config.private_network = self.private_network.clone();
+        }
+        config
+    }
+
     /// For secure WebSocket.
     pub(crate) fn has_certificate(&self) -> bool {
         #[cfg(feature = "websocket")]
@@ -97,7 +109,7 @@ impl Builder {
 /// QUIC: the feature `quic`.
 #[cfg(feature = "quic")]
 impl Builder {
-    /// How QUIC finds a common secret: X25519 unless said otherwise.
+    /// How QUIC and WebTransport find a common secret: X25519 unless said otherwise.
     pub fn key_exchange(mut self, key_exchange: crate::KeyExchange) -> Self {
         self.options.key_exchange = key_exchange;
         self
@@ -151,7 +163,7 @@ pub(crate) fn build(mut builder: Builder) -> Result<Node, StartError> {
         .answer_pings(builder.answer_pings);
     let node = transports.fold(node, |node, transport| node.transport(transport)).build();
     #[cfg(feature = "relay-client")]
-    peerloom_relay::RelayClient::start(&node, peerloom_relay::ClientConfig::default())?;
+    peerloom_relay::RelayClient::start(&node, options.relay_client())?;
     #[cfg(all(feature = "webrtc", feature = "relay-client"))]
     if !options.is_private() {
         crate::webrtc::negotiate(&node, options.webrtc_config(), options.upgrade_relayed)?;
@@ -185,10 +197,12 @@ impl Options {
         transports.push(Arc::new(self.websocket(identity, &tcp)));
         #[cfg(feature = "webrtc")]
         if !self.is_private() {
-            let direct = self.webrtc_direct(identity, data_dir)?;
+            let mut config = self.webrtc_direct(data_dir)?;
             #[cfg(feature = "quic")]
-            let direct = crate::webrtc::OnSharedPorts { transport: direct, ports: udp };
-            transports.push(Arc::new(direct));
+            {
+                config.bind = Arc::new(move |address| udp.datagrams(address));
+            }
+            transports.push(Arc::new(peerloom_webrtc::WebRtcDirectTransport::new(identity.clone(), config)?));
         }
         #[cfg(feature = "dns")]
         {
@@ -224,7 +238,9 @@ impl Options {
     ) -> Result<peerloom_quic::WebTransportTransport, StartError> {
         use peerloom_quic::certificate::{Certificates, DirectoryStore};
 
-        let mut config = peerloom_quic::WebTransportConfig::default().with_ports(ports.clone());
+        let mut config = peerloom_quic::WebTransportConfig::default()
+            .with_key_exchange(self.key_exchange)
+            .with_ports(ports.clone());
         if let Some(directory) = data_dir {
             let now = std::time::SystemTime::now();
             let certificates = Certificates::load_or_create(DirectoryStore::new(directory), now)?;
@@ -274,10 +290,9 @@ impl Options {
 impl Options {
     fn webrtc_direct(
         &self,
-        identity: &Keypair,
         data_dir: Option<&Path>,
-    ) -> Result<peerloom_webrtc::WebRtcDirectTransport, StartError> {
-        use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
+    ) -> Result<peerloom_webrtc::WebRtcDirectConfig, StartError> {
+        use peerloom_webrtc::{Certificate, WebRtcDirectConfig};
 
         let mut config = WebRtcDirectConfig::default();
         if let Some(directory) = data_dir {
@@ -286,7 +301,7 @@ impl Options {
         if let Some(idle_timeout) = self.idle_timeout {
             config.idle_timeout = idle_timeout;
         }
-        Ok(WebRtcDirectTransport::new(identity.clone(), config)?)
+        Ok(config)
     }
 
     #[cfg(feature = "relay-client")]

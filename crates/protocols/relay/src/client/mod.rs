@@ -6,6 +6,7 @@ mod hop;
 mod keep;
 mod keeping;
 mod listener;
+mod secure;
 mod stop;
 mod transport;
 
@@ -33,6 +34,9 @@ pub struct ClientConfig {
     pub first_retry: Duration,
     /// Attempts are never further apart than this.
     pub longest_retry: Duration,
+    /// The key of the private network that this node is in. Circuits are then for those who have it, too.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub private_network: Option<peerloom_upgrade::pnet::PreSharedKey>,
 }
 
 impl Default for ClientConfig {
@@ -43,6 +47,8 @@ impl Default for ClientConfig {
             stop_timeout: Duration::from_secs(10),
             first_retry: Duration::from_secs(1),
             longest_retry: Duration::from_secs(60),
+            #[cfg(not(target_arch = "wasm32"))]
+            private_network: None,
         }
     }
 }

@@ -7,7 +7,6 @@ use peerloom_core::{
     runtime::timeout,
 };
 use peerloom_node::IncomingStream;
-use peerloom_upgrade::upgrade_inbound;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Shared, circuit::CircuitStream, connection::CircuitConnection};
@@ -68,7 +67,7 @@ async fn accept(
     let circuit = Arc::new(Circuit::new(relay, limits));
     let (stream, unread) = exchange.into_circuit();
     let io = CircuitStream::new(stream, unread, circuit.clone()).into_io();
-    let connection = upgrade_inbound(io, &shared.keypair, address).await?;
+    let connection = shared.secure_inbound(io, address).await?;
     // The relay knows with whom it speaks; if somebody else is at the other end, it has lied.
     let actual = connection.remote_peer();
     if actual != source {

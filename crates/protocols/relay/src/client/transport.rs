@@ -6,7 +6,6 @@ use peerloom_core::{
     Connection, DialError, ListenError, Listener, Multiaddr, PeerId, Protocol, StreamExt, Transport,
     runtime::BoxFuture,
 };
-use peerloom_upgrade::upgrade_outbound;
 
 use super::{Shared, connection::CircuitConnection, listener};
 use crate::{
@@ -72,7 +71,7 @@ async fn dial(shared: Arc<Shared>, address: Multiaddr) -> Result<Box<dyn Connect
         Ok(connected) => connected,
         Err(error) => return Err(DialError::Unreachable { address, reason: error.to_string() }),
     };
-    match upgrade_outbound(stream.into_io(), &shared.keypair, address.clone()).await {
+    match shared.secure_outbound(stream.into_io(), address.clone()).await {
         Ok(connection) => Ok(Box::new(CircuitConnection::new(connection, circuit))),
         Err(source) => Err(DialError::Handshake { address, source }),
     }
