@@ -3,84 +3,14 @@
 // Allowed in tests; clippy takes only the functions marked as such for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod common;
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    net::TcpListener,
+    process::{Command, Output, Stdio},
 };
 
-const PEERLOOM: &str = env!("CARGO_BIN_EXE_peerloom");
-
-const EVERY_TRANSPORT: [&str; 5] = [
-    "/ip4/127.0.0.1/tcp/0",
-    "/ip4/127.0.0.1/udp/0/quic-v1",
-    "/ip4/127.0.0.1/tcp/0/ws",
-    "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
-    "/ip4/127.0.0.1/udp/0/webrtc-direct",
-];
-
-/// A running `peerloom run`, ended when dropped.
-struct Server {
-    process: Child,
-    peer: String,
-    status: String,
-    addresses: Vec<String>,
-}
-
-impl Server {
-    fn start(data_dir: &Path, listen: &[&str]) -> Self {
-        Self::start_with(data_dir, listen, &[])
-    }
-
-    fn start_with(data_dir: &Path, listen: &[&str], options: &[&str]) -> Self {
-        let mut command = Command::new(PEERLOOM);
-        command.args(["run", "--status", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(options);
-        for address in listen {
-            command.args(["--listen", address]);
-        }
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let stdout = process.stdout.take().unwrap();
-        let mut server = Self { process, peer: String::new(), status: String::new(), addresses: Vec::new() };
-        for line in BufReader::new(stdout).lines().map(Result::unwrap) {
-            match line.split_once(' ') {
-                Some(("peer", peer)) => server.peer = peer.to_owned(),
-                Some(("status", url)) => server.status = url.to_owned(),
-                Some(("listen", address)) => server.addresses.push(address.to_owned()),
-                _ if line == "ready" => return server,
-                _ => panic!("unexpected line: {line}"),
-            }
-        }
-        panic!("the server ended before it was ready");
-    }
-
-    /// Asks it to end, as a service manager does.
-    fn terminate(mut self) -> ExitStatus {
-        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        self.process.wait().unwrap()
-    }
-
-    fn health(&self) -> String {
-        self.status_page("/health")
-    }
-
-    fn status_page(&self, path: &str) -> String {
-        let (_, address) = self.status.split_once("://").unwrap();
-        let mut socket = TcpStream::connect(address).unwrap();
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use common::{EVERY_TRANSPORT, PEERLOOM, Server};
 
 fn peerloom(arguments: &[&str]) -> Output {
     Command::new(PEERLOOM).args(arguments).output().unwrap()
