@@ -21,14 +21,28 @@ const IN_THE_PAGE: [&str; 6] = [
     "peerloom-wasm-tests",
 ];
 
+/// Those of the crate `peerloom`.
+const FEATURES: [&str; 9] = [
+    "",
+    "peerloom/tcp",
+    "peerloom/websocket",
+    "peerloom/quic",
+    "peerloom/webrtc",
+    "peerloom/dns",
+    "peerloom/relay-client",
+    "peerloom/relay-server",
+    "peerloom/perf",
+];
+
 /// The database is a few MB.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs every check, even after one failed, so that one run tells all.
 pub(crate) fn run(shell: &Shell) -> Result<()> {
-    let checks: [(&str, Check); 7] = [
+    let checks: [(&str, Check); 8] = [
         ("rustfmt", rustfmt),
         ("clippy (native)", clippy_native),
+        ("clippy (features of `peerloom`)", clippy_features),
         ("clippy (wasm32)", clippy_wasm32),
         ("cargo-deny (licences, bans, sources)", deny),
         ("cargo-deny (advisories)", advisories),
@@ -79,6 +93,22 @@ fn clippy_native(shell: &Shell) -> Result<Outcome> {
     let excluded = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]);
     cmd!(shell, "cargo clippy --locked --keep-going --workspace {excluded...} --all-targets -- -D warnings")
         .run()?;
+    Ok(Outcome::Clean)
+}
+
+/// Each feature alone, and none. With the whole workspace, so that its dependencies have the features that they have anyway
+/// and only this crate is compiled each time.
+fn clippy_features(shell: &Shell) -> Result<Outcome> {
+    let excluded: Vec<_> = PAGE_ONLY.iter().flat_map(|name| ["--exclude", name]).collect();
+    for feature in FEATURES {
+        let excluded = &excluded;
+        cmd!(
+            shell,
+            "cargo clippy --locked --workspace {excluded...} --all-targets --no-default-features --features {feature}"
+        )
+        .args(["--", "-D", "warnings"])
+        .run()?;
+    }
     Ok(Outcome::Clean)
 }
 

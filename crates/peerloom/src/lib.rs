@@ -8,17 +8,20 @@
 //!
 //! - [`Builder::port`] listens on one number with every transport, [`Builder::listen`] and [`Node::listen`] on an address.
 //! - [`Builder::data_dir`] keeps the identity and the certificates, so that the addresses survive a restart.
-//! - [`Node::dial`] takes an address or a peer id, and shares connections: dialing twice costs nothing.
+//! - [`Node::dial`] takes an address, `text.parse::<Multiaddr>()?`, or a peer id whose addresses are known. Connections are
+//!   shared: dialing twice costs nothing.
 //! - [`Node::open_stream`] takes a peer or a connection, and the protocols that would do, the one preferred most first. With one,
 //!   it costs no round trip: what is written goes out together with the protocol's name.
-//! - [`Node::handle`] gets an async closure, which runs for each stream of its own. [`Builder::handle`] is the same from before the
-//!   node listens. What is captured by reference or used by every call is cloned in front of an `async move` block.
+//! - [`Node::handle`] takes an async closure and runs it for each stream that a remote opens; [`Builder::handle`] does the same
+//!   from before the node listens. One that captures something is written `move |incoming| { let it = it.clone(); async move
+//!   { … } }`, because many of them run at once.
 //! - [`StreamExt::into_io`] makes tokio's `AsyncRead` and `AsyncWrite` of a stream; [`StreamExt::read_chunk`] and
 //!   [`StreamExt::write_all`] take and give [`Bytes`](https://docs.rs/bytes) without a copy.
 //! - [`Node::events`] tells what happens: [`Events::next`], or [`Events::into_stream`] for combinators.
 //! - [`Node::close`] says goodbye to every peer. Dropping the last handle ends the node, too, without the goodbye.
 //!
-//! Every wait on a remote has a limit, and so has whatever a remote can make grow: [`Limits`].
+//! Every wait on a remote has a limit, and so has whatever a remote can make grow: [`Limits`]. [`Node::builder`] is the bare
+//! builder below this one: it has no transports but those that are added.
 //!
 //! # A chat
 //!
