@@ -14,6 +14,7 @@ mod background;
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod npm;
 mod peerloom_server;
 mod setup;
@@ -64,6 +65,21 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 10.0)]
         minutes: f64,
     },
+    /// Give every decoder and state machine bytes that nobody has thought of
+    Fuzz {
+        /// Only the targets whose name contains this
+        #[arg(long, value_name = "TEXT")]
+        target: Option<String>,
+        /// For each of them
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+        /// Put what was found into fuzz/corpus, as few files as cover the same
+        #[arg(long)]
+        keep: bool,
+        /// Only these inputs, once each, with what goes wrong
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        replay: Vec<PathBuf>,
+    },
     /// Build the npm package into npm/dist and print its sizes
     Npm,
 }
@@ -92,6 +108,10 @@ fn run(command: Command) -> Result<()> {
             bench::run(&shell, &name, filter.as_deref().unwrap_or_default(), json.as_deref())
         }
         Command::Soak { minutes } => soak::run(&shell, minutes),
+        Command::Fuzz { target, seconds, keep, replay } => {
+            let target = target.as_deref().unwrap_or_default();
+            fuzz::run(&shell, &fuzz::Options { target, seconds, keep, replay: &replay })
+        }
         Command::Npm => npm::run(&shell),
     }
 }

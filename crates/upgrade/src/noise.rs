@@ -6,6 +6,9 @@ mod authenticate;
 mod cipher;
 mod error;
 mod frame;
+// Not in a page, whose tests have no files.
+#[cfg(all(any(test, fuzzing), not(target_arch = "wasm32")))]
+pub mod fuzzing;
 mod handshake;
 mod payload;
 mod primitives;

@@ -4,6 +4,8 @@
 //! Every connection is identified once, both ways; when this node's addresses or protocols change, it pushes the news.
 //! What is learnt goes into the [`PeerStore`](crate::PeerStore).
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod message;
 mod push_limit;
 
@@ -197,8 +199,9 @@ impl Identify {
             .open_stream_on_limited(connection.id, &[ProtocolName::from_static(PROTOCOL)]);
         let asking = async {
             let mut stream = opening.await?;
-            // We have nothing to say; and this sends the lazily negotiated protocol's name.
-            stream.close_write().await?;
+            // We have nothing to say; and this sends the lazily negotiated protocol's name. Remotes that do not wait for our
+            // end, once they have told, want nothing more of us; if it was not that, reading fails as well.
+            let _ = stream.close_write().await;
             self.hear(stream, connection.peer).await
         };
         timeout(TIMEOUT, asking).await.unwrap_or(Err(IdentifyError::TimedOut))

@@ -183,7 +183,10 @@ async fn step(resolver: &dyn Resolver, name: &Name, depth: usize) -> Result<Vec<
     let found: Vec<Multiaddr> = match name {
         Name::Host(host) => {
             let ips = resolver.addresses(host.name.clone()).await?;
-            ips.into_iter().filter(host.accepts).take(MAX_ADDRESSES).map(|ip| host.with_ip(ip)).collect()
+            let addresses =
+                ips.into_iter().filter(host.accepts).take(MAX_ADDRESSES).map(|ip| host.with_ip(ip));
+            // The name stays wherever it is needed, which in an address of nothing but `/wss` is sixty times.
+            addresses.filter(|address| Multiaddr::from_bytes(address.as_bytes()).is_ok()).collect()
         }
         Name::Dnsaddr { name, .. } if depth > MAX_RECURSION => {
             return Err(ResolutionError::TooDeep { name: name.clone() });

@@ -181,6 +181,15 @@ async fn answers_beyond_the_bounds_are_not_followed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_a_long_name_makes_too_long_is_none() {
+    let name = ["abcdefghi"; 20].join(".");
+    let answers = Answers::default().host(&name, &["192.0.2.1"]);
+    let address = format!("/dns4/{name}/tcp/443{}", "/wss".repeat(40));
+    let error = resolved(&answers, &address).await.unwrap_err();
+    assert!(matches!(error, ResolutionError::Nothing { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_resolver_that_does_not_answer_is_not_waited_for_long() {
     let mut answers = Answers::default().host("example.org", &["192.0.2.1"]);
     answers.delay = Duration::from_secs(3600);

@@ -6,6 +6,8 @@
 mod alpn;
 pub mod certificate;
 mod client_hello;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod h3;
 mod limits;
 mod ports;

@@ -20,6 +20,8 @@ mod dialer;
 mod driver;
 mod dtls;
 mod factory;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod halves;
 mod ice;
 pub mod limits;

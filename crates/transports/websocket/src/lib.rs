@@ -6,6 +6,8 @@
 
 mod address;
 mod certificate;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod listener;
 mod pipe;
 mod trust;

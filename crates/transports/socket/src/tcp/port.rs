@@ -247,5 +247,7 @@ fn service(first: &[u8]) -> Option<Service> {
     None
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,11 @@
 //!
 //! The library (rtc-sctp 0.21) accepts chunks beyond its receive window to fill gaps and to finish messages, walks two
 //! thousand million steps for one FORWARD TSN, keeps stream reset requests without a bound, and closes the association
-//! when asked for more streams. It announces a window that has opened again only when data arrives, so a sender that was
-//! stopped finds out by a retransmission timer. It answers the reset of a stream at once although data of that stream is
-//! still to be sent, which the remote would then take for a new stream's, and leaves it unanswered if data of the remote's is
-//! missing. It never lets go of a stream that it has closed itself if data arrives after that. All of this is settled here,
+//! when asked for more streams. It panics at the causes of an ABORT or ERROR whose lengths do not fit. It announces a window
+//! that has opened again only when data arrives, so a sender that was stopped finds out by a retransmission timer. It
+//! answers the reset of a stream at once although data of that stream is still to be sent, which the remote would then take
+//! for a new stream's, and leaves it unanswered if data of the remote's is missing. It never lets go of a stream that it has
+//! closed itself if data arrives after that. All of this is settled here,
 //! in front of it.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
@@ -34,6 +35,10 @@ const MAX_INITS: usize = 8;
 /// Data for streams that we have closed is sent here, each chunk a message, and thrown away. No data channel has this
 /// number (RFC 8832 section 6).
 pub(super) const SINK: u16 = 65535;
+
+/// What the library sees of every ABORT: with the cause "User-Initiated Abort" (RFC 9260 section 3.3.10.12), which is the
+/// only one that it understands, and nothing else that it would cut by a length that it does not check.
+const ABORT_FOR_ANY_CAUSE: [u8; 8] = [chunk::ABORT, 0, 0, 8, 0, 12, 0, 4];
 
 /// The remote has done what no libp2p peer does and what the library cannot bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,10 +154,18 @@ impl Guard {
                     self.our_resets.check()?;
                     self.reconfigure(header, &chunk, streams, &mut inbound)
                 }
-                chunk::ABORT | chunk::SHUTDOWN => {
+                chunk::ABORT => {
+                    self.ended_by_remote = true;
+                    changed = true;
+                    kept.push(Cow::Borrowed(&ABORT_FOR_ANY_CAUSE));
+                    continue;
+                }
+                chunk::SHUTDOWN => {
                     self.ended_by_remote = true;
                     true
                 }
+                // Nothing follows from one, and the library does not check the lengths in it.
+                chunk::ERROR => false,
                 _ => true,
             };
             if keep {

@@ -15,6 +15,7 @@ pub(super) mod chunk {
     pub(in crate::sctp) const SACK: u8 = 3;
     pub(in crate::sctp) const ABORT: u8 = 6;
     pub(in crate::sctp) const SHUTDOWN: u8 = 7;
+    pub(in crate::sctp) const ERROR: u8 = 9;
     pub(in crate::sctp) const COOKIE_ECHO: u8 = 10;
     pub(in crate::sctp) const COOKIE_ACK: u8 = 11;
     pub(in crate::sctp) const I_DATA: u8 = 64;

@@ -69,6 +69,18 @@ fn forward_tsn_is_a_violation() {
     assert!(guard().inbound(packet(&[forward]), true, IDLE).is_err());
 }
 
+/// Found by the fuzzer: the library takes causes apart by lengths that it does not check, and panics.
+#[test]
+fn causes_of_aborts_and_errors_do_not_reach_the_library() {
+    let causes = |kind: u8| vec![kind, 0, 0, 12, 0, 3, 0x40, 0, 1, 2, 3, 4];
+    let seen = |kind: u8| {
+        let inbound = guard().inbound(packet(&[causes(kind)]), true, IDLE).unwrap();
+        inbound.packet.map(|packet| packet.slice(12..))
+    };
+    assert_eq!(seen(chunk::ERROR), None);
+    assert_eq!(seen(chunk::ABORT).unwrap(), ABORT_FOR_ANY_CAUSE[..]);
+}
+
 #[test]
 fn request_for_more_streams_is_granted() {
     let request = vec![chunk::RE_CONFIG, 0, 0, 16, 0, 17, 0, 12, 0, 0, 0, 5, 1, 0, 0, 0];
