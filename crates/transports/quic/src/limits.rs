@@ -48,6 +48,9 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a close waits for what was written before it to be acknowledged.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a close waits for its own datagram to leave, which takes microseconds unless the machine is busy.
+pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// How long a stream that was answered and then dropped may still be written to by the remote, before it is told to stop.
 pub(crate) const STOP_DELAY: Duration = Duration::from_secs(3);
 

@@ -10,7 +10,7 @@ use peerloom_upgrade::tls::remote_public_key;
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    limits::CLOSE_TIMEOUT,
+    limits::{CLOSE_TIMEOUT, GOODBYE_TIMEOUT},
     stream::QuicStream,
     streams::{ErrorCodes, Established, Streams},
 };
@@ -81,7 +81,11 @@ impl Connection for QuicConnection {
                 all_sent(&streams).await;
             };
             let _ = timeout(CLOSE_TIMEOUT, sent).await;
+            if streams.quic.close_reason().is_some() {
+                return;
+            }
             streams.quic.close(0_u32.into(), b"");
+            let _ = timeout(GOODBYE_TIMEOUT, goodbye_sent(&streams)).await;
         })
     }
 
@@ -94,6 +98,16 @@ impl Drop for QuicConnection {
     fn drop(&mut self) {
         self.streams.ends_with(ConnectionError::ClosedLocally);
         self.streams.quic.close(0_u32.into(), b"");
+    }
+}
+
+/// Waits until the end that was just told is on its way. A task of quinn's sends it, which a process that ends now would take
+/// along; and the remote would wait for us until its idle timeout.
+async fn goodbye_sent(streams: &Streams) {
+    let sent = || streams.quic.stats().udp_tx.datagrams;
+    let before = sent();
+    while sent() == before {
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
