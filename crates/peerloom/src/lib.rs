@@ -160,7 +160,7 @@ pub use peerloom_node::{
 #[cfg(any(feature = "tcp", feature = "websocket"))]
 #[doc(inline)]
 pub use peerloom_upgrade::pnet::{KeyFileError, PreSharedKey};
-#[cfg(feature = "quic")]
+#[cfg(any(feature = "quic", feature = "tcp"))]
 #[doc(inline)]
 pub use peerloom_upgrade::tls::KeyExchange;
 #[cfg(feature = "websocket")]

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     certificate: Option<peerloom_websocket::CertificateFiles>,
     #[cfg(feature = "websocket")]
     trust: Option<peerloom_websocket::Trust>,
-    #[cfg(feature = "quic")]
+    #[cfg(any(feature = "quic", feature = "tcp"))]
     key_exchange: peerloom_upgrade::tls::KeyExchange,
     #[cfg(any(feature = "quic", feature = "webrtc"))]
     idle_timeout: Option<Duration>,
@@ -106,10 +106,10 @@ impl Builder {
     }
 }
 
-/// QUIC: the feature `quic`.
-#[cfg(feature = "quic")]
+/// TLS 1.3: the features `quic` and `tcp`.
+#[cfg(any(feature = "quic", feature = "tcp"))]
 impl Builder {
-    /// How QUIC and WebTransport find a common secret: X25519 unless said otherwise.
+    /// How QUIC, WebTransport and TLS on TCP find a common secret: X25519 unless said otherwise.
     pub fn key_exchange(mut self, key_exchange: crate::KeyExchange) -> Self {
         self.options.key_exchange = key_exchange;
         self
@@ -256,7 +256,9 @@ impl Options {
 #[cfg(feature = "tcp")]
 impl Options {
     fn tcp(&self, identity: &Keypair, ports: &peerloom_socket::tcp::TcpPorts) -> peerloom_tcp::TcpTransport {
-        let transport = peerloom_tcp::TcpTransport::new(identity.clone()).with_ports(ports.clone());
+        let transport = peerloom_tcp::TcpTransport::new(identity.clone())
+            .with_key_exchange(self.key_exchange)
+            .with_ports(ports.clone());
         match &self.private_network {
             Some(key) => transport.with_private_network(key.clone()),
             None => transport,
