@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use parking_lot::RwLock;
 use peerloom_core::{Multiaddr, PeerId, ProtocolName, PublicKey, SignedEnvelope, runtime::Instant};
+use tokio::sync::{Notify, futures::Notified};
 
 use crate::event::{EventSender, NodeEvent};
 
@@ -18,6 +19,8 @@ pub struct PeerStore {
     peers: RwLock<HashMap<PeerId, Entry>>,
     capacity: usize,
     events: EventSender,
+    /// Tells dials under way.
+    addresses_added: Notify,
 }
 
 /// What identify told of a peer.
@@ -56,7 +59,8 @@ struct StoredAddress {
 
 impl PeerStore {
     pub(crate) fn new(capacity: usize, events: EventSender) -> Self {
-        Self { peers: RwLock::new(HashMap::new()), capacity: capacity.max(1), events }
+        let peers = RwLock::new(HashMap::new());
+        Self { peers, capacity: capacity.max(1), events, addresses_added: Notify::new() }
     }
 
     /// Adds an address at which `peer` may be reached. A final `/p2p/…` is left off; one that names another peer makes
@@ -69,6 +73,19 @@ impl PeerStore {
         };
         let now = Instant::now();
         self.with_entry(peer, now, |entry| entry.see(address, now));
+        self.addresses_added.notify_waiters();
+    }
+
+    /// Forgets one address of `peer`.
+    pub fn remove_address(&self, peer: PeerId, address: &Multiaddr) {
+        if let Some(entry) = self.peers.write().get_mut(&peer) {
+            entry.addresses.retain(|stored| stored.address != *address);
+        }
+    }
+
+    /// Ready when an address of any peer has been added.
+    pub(crate) fn new_addresses(&self) -> Notified<'_> {
+        self.addresses_added.notified()
     }
 
     /// The addresses of `peer` that are believed now, last seen first, without `/p2p/…`.

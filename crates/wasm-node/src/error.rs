@@ -39,11 +39,16 @@ impl Coded for ConnectError {
             Self::Dial(error) => error.code(),
             Self::TooManyConnections { .. } => "ERR_TOO_MANY_CONNECTIONS",
             Self::NodeClosed => "ERR_NODE_CLOSED",
-            // The code of the one attempt, or what several of them come to.
-            Self::AllFailed { attempts, .. } => match attempts.as_slice() {
-                [attempt] => attempt.code(),
-                _ => "ERR_UNREACHABLE",
-            },
+            // The code of the one attempt, or what several of them come to. What cannot be dialed from here was no attempt.
+            Self::AllFailed { attempts, .. } => {
+                let mut tried =
+                    attempts.iter().filter(|attempt| !matches!(attempt, Self::NoTransport { .. }));
+                match (tried.next(), tried.next()) {
+                    (Some(attempt), None) => attempt.code(),
+                    (None, _) => "ERR_UNSUPPORTED_ADDRESS",
+                    _ => "ERR_UNREACHABLE",
+                }
+            }
             _ => "ERR_UNREACHABLE",
         }
     }
