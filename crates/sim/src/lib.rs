@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod internet;
 mod link;
 mod transport;
 
@@ -25,7 +26,7 @@ use parking_lot::Mutex;
 use peerloom_core::{Keypair, runtime::sleep};
 use tokio::sync::mpsc;
 
-pub use crate::{link::Pipe, transport::MemoryTransport};
+pub use crate::{internet::*, link::Pipe, transport::MemoryTransport};
 
 /// A network whose hosts reach each other with the same latency. A handle; clones are the same network.
 #[derive(Debug, Clone)]
