@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	checkTimeout = 20 * time.Second
+	checkTimeout   = 20 * time.Second
+	limitedTimeout = 2 * time.Second
 	// More than any relay counts as within its limit.
 	overLimitBytes = 4 * 1024 * 1024
 )
@@ -222,9 +223,15 @@ func (d *dialer) reset(ctx context.Context) (any, error) {
 }
 
 func (d *dialer) remoteReset(ctx context.Context) (any, error) {
+	if d.limited() {
+		// Where that is not allowed, it waits for a better connection.
+		short, cancel := context.WithTimeout(ctx, limitedTimeout)
+		defer cancel()
+		ctx = short
+	}
 	// Not allowed on limited connections, unlike the echo.
 	stream, err := d.node.NewStream(ctx, d.connection.RemotePeer(), resetProtocol)
-	if errors.Is(err, network.ErrLimitedConn) {
+	if d.limited() && (errors.Is(err, network.ErrLimitedConn) || errors.Is(err, context.DeadlineExceeded)) {
 		return found{"end": "limited"}, nil
 	}
 	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {

@@ -37,6 +37,8 @@ export async function createPeer({ transports, path, protection, listen = [], se
     ...protection,
     streamMuxers: [yamux()],
     services: { identify: identify(), ping: ping(), ...services },
+    // Five a second from one address, otherwise; and a dialer that finds out about TLS needs two.
+    connectionManager: { inboundConnectionThreshold: Number.POSITIVE_INFINITY },
     // In a page, js-libp2p refuses loopback addresses unless told otherwise.
     connectionGater: { denyDialMultiaddr: () => false },
   })

@@ -171,6 +171,7 @@ function go() {
     ...foreignProgram(buildGo),
     name: 'go-libp2p',
     knowsLimits: true,
+    defects: goDefects,
     listens: all,
     dials: all,
     protections: PROTECTIONS,
@@ -220,10 +221,26 @@ function buildGo() {
 
 /** Of libp2p 3.3.11, as is known from rows without ours (`--controls`). */
 function jsDefects({ dialer, listener, relay }) {
-  if (relay === undefined || dialer.name !== 'js-libp2p' || listener.name !== 'rust-libp2p') return {}
+  if (relay === undefined) return {}
+  if (dialer.name === 'js-libp2p' && listener.name === 'rust-libp2p') {
+    return {
+      identify:
+        'loses what comes in one read with the answer to its proposal and a FIN, and a relay joins those',
+    }
+  }
+  if (dialer.name === 'go-libp2p' && listener.name === 'js-libp2p') {
+    return {
+      'half-close': 'never sees a FIN that comes in one read with the proposal, and a relay joins those',
+    }
+  }
+  return {}
+}
+
+/** Of go-libp2p 0.51.0. */
+function goDefects({ dialer, listener, transport }) {
+  if (transport !== 'webtransport' || dialer.name !== 'go-libp2p' || listener.name === 'go-libp2p') return {}
   return {
-    identify:
-      'loses what comes in one read with the answer to its proposal and a FIN, and a relay joins those',
+    row: 'dials only servers that have the QUIC extension RESET_STREAM_AT, which the spec does not ask for',
   }
 }
 

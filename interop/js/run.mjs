@@ -1,12 +1,14 @@
 // Runs our peers against foreign ones, in both directions, over every transport that both have and through each other's
 // relays, and prints a table.
 //
-// usage: node run.mjs [--filter TEXT] [--programs FOLDER] [--controls]
+// usage: node run.mjs [--filter TEXT] [--programs FOLDER] [--controls] [--json FILE]
 //
 // --filter    only the rows whose name contains TEXT, such as "rust-libp2p", "over ws" or "through js"
 // --programs  where `peerloom` and `peerloom-interop` have been built, so that they are not built again
 // --controls  rows without ours instead, to tell whose fault a failure is
+// --json      where the table is written, too
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
 import { after, before, describe, it, test } from 'node:test'
 import { parseArgs } from 'node:util'
 import { Browser } from './browser.mjs'
@@ -19,6 +21,7 @@ const { values: options } = parseArgs({
     filter: { type: 'string', default: '' },
     programs: { type: 'string' },
     controls: { type: 'boolean', default: false },
+    json: { type: 'string' },
   },
 })
 
@@ -51,6 +54,7 @@ before(async () => {
 after(async () => {
   await browser?.stop()
   printTable()
+  if (options.json) writeTable(options.json)
 })
 
 for (const row of rows) {
@@ -156,4 +160,9 @@ function printTable() {
   const count = (result) => results.filter((other) => other === result).length
   const skipped = rows.filter(({ skipped }) => skipped).length + count('skip')
   console.log(`\n${count('ok')} passed, ${count('FAIL')} failed, ${skipped} skipped\n`)
+}
+
+function writeTable(file) {
+  const table = rows.map(({ name, results, skipped }) => ({ name, results, skipped }))
+  writeFileSync(file, JSON.stringify({ checks: Object.keys(CHECKS), rows: table }))
 }
