@@ -101,9 +101,10 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let directory = tempfile::tempdir()?;
-//! # let (original, received) = (directory.path().join("original"), directory.path().join("received"));
-//! # tokio::fs::write(&original, vec![7; 1_000_000]).await?;
+//!     let directory = tempfile::tempdir()?;
+//!     let (original, received) = (directory.path().join("original"), directory.path().join("received"));
+//!     tokio::fs::write(&original, vec![7; 1_000_000]).await?;
+//!
 //!     let path = received.clone();
 //!     let receiver = peerloom::builder()
 //!         .listen("/ip4/127.0.0.1/tcp/0".parse()?)
@@ -130,7 +131,7 @@
 //!     let sent = copy(&mut File::open(&original).await?, &mut stream).await?;
 //!     stream.shutdown().await?;
 //!     assert_eq!(stream.read_u64().await?, sent);
-//! # assert!(tokio::fs::read(&received).await? == vec![7; 1_000_000]);
+//!     assert!(tokio::fs::read(&received).await? == tokio::fs::read(&original).await?);
 //!     Ok(())
 //! }
 //! ```
@@ -146,16 +147,16 @@ mod webrtc;
 
 #[doc(inline)]
 pub use peerloom_core::{
-    Circuit, Connection, ConnectionError, DialError, HandshakeError, Incoming, KeyError, Keypair,
-    ListenError, Listener, ListenerEvent, Multiaddr, MultiaddrError, NegotiatedStream, NegotiationError,
-    PeerId, PeerIdError, Protocol, ProtocolName, ProtocolNameError, PublicKey, Stream, StreamError,
-    StreamExt, StreamIo, Transport, framing, runtime,
+    Circuit, CircuitEnd, CircuitLimits, Connection, ConnectionError, DialError, HandshakeError, Incoming,
+    KeyError, Keypair, ListenError, Listener, ListenerEvent, Multiaddr, MultiaddrError, NegotiatedStream,
+    NegotiationError, PeerId, PeerIdError, Protocol, ProtocolName, ProtocolNameError, PublicKey, Stream,
+    StreamError, StreamExt, StreamIo, Transport, framing, runtime,
 };
 #[doc(inline)]
 pub use peerloom_node::{
     ConnectError, ConnectionId, ConnectionInfo, DialTarget, Direction, Events, HandleError, IncomingStream,
-    Limits, Node, NodeEvent, OpenStreamError, OpenedStream, PeerDetails, PeerStore, StreamTarget, WeakNode,
-    identify, ping,
+    Limits, Node, NodeBuilder, NodeEvent, OpenStreamError, OpenedStream, PeerDetails, PeerStore,
+    StreamTarget, WeakNode, identify, ping,
 };
 #[cfg(any(feature = "tcp", feature = "websocket"))]
 #[doc(inline)]
