@@ -10,68 +10,10 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use common::{Server, port};
 use peerloom_core::{DialError, HandshakeError, Keypair, Transport as _, runtime::timeout};
 use peerloom_quic::{QuicConfig, QuicTransport};
+use peerloom_transport_suite::certificates::{FAULTS, certified};
 use peerloom_upgrade::tls::{ALPN, KeyExchange, PeerVerifier, TlsIdentity};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rcgen::{CertificateParams, CustomExtension, PublicKeyData as _};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-
-/// What is wrong, and the words for it.
-const FAULTS: [(Fault, &str); 6] = [
-    (Fault::NoExtension, "no libp2p public key extension"),
-    (Fault::OtherIdentitySigned, "identity signature is wrong"),
-    (Fault::Expired, "expired or not yet valid"),
-    (Fault::UnknownCritical, "unknown critical extension 1.2.3.4"),
-    (Fault::OtherKeySigned, "self-signature is wrong"),
-    (Fault::Chain, "2 certificates instead of one"),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    NoExtension,
-    OtherIdentitySigned,
-    Expired,
-    UnknownCritical,
-    OtherKeySigned,
-    Chain,
-}
-
-/// The libp2p extension: `key` vouched for by `signer`, in the name of `identity`.
-fn extension(identity: &Keypair, signer: &Keypair, key: &rcgen::KeyPair) -> CustomExtension {
-    let message = [b"libp2p-tls-handshake:", key.subject_public_key_info().as_slice()].concat();
-    let (public, signature) = (identity.public().encode_protobuf(), signer.sign(&message));
-    let lengths = [public.len(), signature.len(), public.len() + signature.len() + 4];
-    let [public_length, signature_length, all] = lengths.map(|length| u8::try_from(length).unwrap());
-    let der = [&[0x30, all, 4, public_length][..], &public, &[4, signature_length], &signature].concat();
-    CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 53594, 1, 1], der)
-}
-
-fn certified(fault: Option<Fault>) -> Arc<SingleCertAndKey> {
-    let [key, other] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
-    let [identity, stranger] = [(); 2].map(|()| Keypair::generate());
-    let signer = if fault == Some(Fault::OtherIdentitySigned) { &stranger } else { &identity };
-    let mut parameters = CertificateParams::default();
-    parameters.custom_extensions = match fault {
-        Some(Fault::NoExtension) => Vec::new(),
-        _ => vec![extension(&identity, signer, &key)],
-    };
-    if fault == Some(Fault::UnknownCritical) {
-        let mut unknown = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
-        unknown.set_criticality(true);
-        parameters.custom_extensions.push(unknown);
-    }
-    if fault == Some(Fault::Expired) {
-        parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    }
-    let issuer = rcgen::Issuer::new(
-        parameters.clone(),
-        if fault == Some(Fault::OtherKeySigned) { &other } else { &key },
-    );
-    let der = parameters.signed_by(&key, &issuer).unwrap().der().clone();
-    let private = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&private).unwrap();
-    let copies = if fault == Some(Fault::Chain) { 2 } else { 1 };
-    Arc::new(CertifiedKey::new(vec![der; copies], signer).into())
-}
 
 fn identity() -> TlsIdentity {
     TlsIdentity::new(&Keypair::generate(), KeyExchange::Classical).unwrap()
@@ -118,7 +60,7 @@ async fn dialer_says(shown: Arc<SingleCertAndKey>) -> Option<DialError> {
 #[tokio::test]
 async fn a_dialer_with_a_faulty_certificate_is_refused_and_told() {
     for (fault, words) in FAULTS {
-        match listener_says(certified(Some(fault))).await {
+        match listener_says(certified(fault)).await {
             Some(HandshakeError::Invalid { reason, .. }) => {
                 assert!(reason.contains(words), "{fault:?}: {reason}")
             }
@@ -130,7 +72,7 @@ async fn a_dialer_with_a_faulty_certificate_is_refused_and_told() {
 #[tokio::test]
 async fn a_listener_with_a_faulty_certificate_is_refused() {
     for (fault, words) in FAULTS {
-        match dialer_says(certified(Some(fault))).await {
+        match dialer_says(certified(fault)).await {
             Some(DialError::Handshake {
                 source: HandshakeError::Invalid { step: "tls", reason }, ..
             }) => {

@@ -13,6 +13,7 @@
 // The whole crate is tests; clippy takes only the functions marked as such for those.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod certificates;
 mod connections;
 mod host;
 mod streams;
