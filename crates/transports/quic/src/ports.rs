@@ -319,3 +319,6 @@ pub(crate) fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
         other => HandshakeError::Lost { step: STEP, reason: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,9 @@ use std::{io, net::SocketAddr, time::Duration};
 use peerloom_core::runtime::sleep;
 use tokio::net::{TcpListener, TcpStream};
 
-pub use self::port::{Inbound, PortListener, Serve, Service, TcpPorts, join};
 #[cfg(any(test, fuzzing))]
 pub use self::port::fuzzing;
+pub use self::port::{Inbound, PortListener, Serve, Service, TcpPorts, join};
 use crate::address::{Endpoint, reachable};
 
 /// After an error of accept(2), for which the process being out of files is the likeliest reason.

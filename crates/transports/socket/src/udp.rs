@@ -431,6 +431,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_is_one_write_and_one_read_where_the_system_can() {
+        const SEGMENT: usize = 1000;
+        let socket = Arc::new(UdpSocket::bind(LOOPBACK).unwrap());
+        let sender = DatagramSocket::bind(LOOPBACK).unwrap();
+        let segments = sender.max_segments().min(socket.max_receive_segments()).min(8);
+        if segments < 2 {
+            println!("skipped: the system has no segmentation offload");
+            return;
+        }
+        let contents = vec![0xc0; segments * SEGMENT];
+        let mut batch = transmit(socket.local_address().unwrap(), &contents);
+        batch.segment_size = Some(SEGMENT);
+        sender.send(&batch).await.unwrap();
+        let mut memory = vec![0; 64 * 1024];
+        let mut meta = [RecvMeta::default()];
+        let mut buffers = [IoSliceMut::new(&mut memory)];
+        let count = poll_fn(|cx| socket.poll_recv(cx, &mut buffers, &mut meta)).await.unwrap();
+        assert_eq!((count, meta[0].len, meta[0].stride), (1, contents.len(), SEGMENT));
+    }
+
+    #[tokio::test]
     async fn a_socket_of_its_own_receives_batches_one_by_one() {
         let mut receiver = DatagramSocket::bind(LOOPBACK).unwrap();
         let sender = DatagramSocket::bind(LOOPBACK).unwrap();
