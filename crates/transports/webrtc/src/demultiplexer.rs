@@ -384,9 +384,15 @@ mod tests {
     }
 
     /// A check and the handshake that follows its answer; whether that begins a session.
-    fn knock(demux: &mut Demultiplexer<()>, now: Instant, from: SocketAddr, credentials: &Credentials) -> bool {
+    fn knock(
+        demux: &mut Demultiplexer<()>,
+        now: Instant,
+        from: SocketAddr,
+        credentials: &Credentials,
+    ) -> bool {
         matches!(demux.route(now, from, &check(credentials)), Route::Answer(_))
-            && demux.route(now, from, &[22, 1, 2]) == Route::New(credentials.clone(), check(credentials).into())
+            && demux.route(now, from, &[22, 1, 2])
+                == Route::New(credentials.clone(), check(credentials).into())
     }
 
     fn check(credentials: &Credentials) -> Vec<u8> {
@@ -404,7 +410,9 @@ mod tests {
         let (mut demux, credentials, now) = fixture();
         let from = address(CLIENT);
         assert_eq!(demux.route(now, from, &[22, 1, 2]), Route::Drop, "nothing was answered");
-        let Route::Answer(answer) = demux.route(now, from, &check(&credentials)) else { panic!("not answered") };
+        let Route::Answer(answer) = demux.route(now, from, &check(&credentials)) else {
+            panic!("not answered")
+        };
         assert!(Message::parse(&answer).unwrap().is_from_holder_of(credentials.server.as_str()));
         assert_eq!(demux.route(now, from, &[23, 1, 2]), Route::Drop, "no handshake");
         assert!(knock(&mut demux, now, from, &credentials));

@@ -135,7 +135,8 @@ impl Transport for WebRtcDirectTransport {
     fn listen(&self, address: Multiaddr) -> BoxFuture<'static, Result<Box<dyn Listener>, ListenError>> {
         let result = if self.can_listen(&address) {
             let bound = WebRtcAddress::parse(&address).and_then(|parsed| parsed.endpoint.socket_addr());
-            let socket = bound.ok_or(io::ErrorKind::InvalidInput.into()).and_then(|bound| (self.config.bind)(bound));
+            let socket =
+                bound.ok_or(io::ErrorKind::InvalidInput.into()).and_then(|bound| (self.config.bind)(bound));
             match socket {
                 Ok(socket) => self.start(address, socket),
                 Err(error) => Err(ListenError::Io { address, reason: error.to_string() }),

@@ -69,7 +69,9 @@ mod tests {
                 assert!(unproved.take(address(number)).is_none());
             }
         }
-        assert!(unproved.order.len() <= limits::MAX_UNPROVED && unproved.checks.len() <= limits::MAX_UNPROVED);
+        assert!(
+            unproved.order.len() <= limits::MAX_UNPROVED && unproved.checks.len() <= limits::MAX_UNPROVED
+        );
         assert!(unproved.take(address(1)).is_none());
         assert!(unproved.take(address(3 * limits::MAX_UNPROVED - 1)).is_some());
     }
