@@ -305,6 +305,12 @@ async fn a_remote_that_agrees_to_a_protocol_one_byte_a_second_ends_the_opening_i
     host.assert_serves(SECOND).await;
 }
 
+/// After the 10 seconds of an exchange. Our half has ended by then, and Yamux has no words for "stop sending": the stream is
+/// left to the remote for 30 seconds more, and then reset.
+fn assert_given_up(took: Duration) {
+    assert!((10 * SECOND..=45 * SECOND).contains(&took), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn identify_of_one_byte_a_second_is_given_up_and_the_connection_kept() {
     let host = Host::new(Limits::default()).await;
@@ -323,7 +329,7 @@ async fn identify_of_one_byte_a_second_is_given_up_and_the_connection_kept() {
     .await;
     let connection = host.node.dial(address).await.unwrap();
     host.assert_serves(SECOND).await;
-    assert_about(taken.recv().await.unwrap(), 10 * SECOND);
+    assert_given_up(taken.recv().await.unwrap());
     assert!(host.node.is_connected(connection.peer));
 
     // The other way round: who asks, and then sends what it has no reason to.
@@ -339,6 +345,6 @@ async fn identify_of_one_byte_a_second_is_given_up_and_the_connection_kept() {
         }
     };
     timeout(60 * SECOND, over).await.unwrap();
-    assert!(start.elapsed() <= 13 * SECOND, "{:?}", start.elapsed());
+    assert_given_up(start.elapsed());
     host.assert_serves(SECOND).await;
 }
