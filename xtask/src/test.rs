@@ -19,13 +19,14 @@ mod tally;
 type Suite = fn(&Shell) -> Result<Tally>;
 
 /// In the order of running: what fails soonest and explains most comes first.
-const SUITES: [(&str, Suite); 7] = [
+const SUITES: [(&str, Suite); 8] = [
     ("native", native),
     ("wasm in Chromium", wasm_in_chromium),
     ("wasm in Firefox", wasm_in_firefox),
     ("package in browsers", package_in_browsers),
     ("demo page", demo_page),
     ("foreign peers", foreign_peers),
+    ("client of the daemon", client_of_the_daemon),
     ("soak", short_soak),
 ];
 
@@ -132,6 +133,18 @@ fn foreign_peers(shell: &Shell) -> Result<Tally> {
     let node = node::node_for_peers(shell)?;
     let _folder = shell.push_dir(&folder);
     counted(cmd!(shell, "{node} run.mjs --programs {programs}"))
+}
+
+/// js-libp2p's client of libp2p's daemon, against ours.
+fn client_of_the_daemon(shell: &Shell) -> Result<Tally> {
+    let server = programs(shell)?.join("peerloom");
+    let folder = shell.current_dir().join("interop/daemon-client");
+    node::npm_packages(shell, &folder)?;
+    let node = node::node_for_peers(shell)?;
+    let _folder = shell.push_dir(&folder);
+    // The client keeps on listening for streams of a protocol after it has failed to register that.
+    let test = cmd!(shell, "{node} --test --test-force-exit --test-reporter=spec");
+    counted(test.env("PEERLOOM_BIN", server))
 }
 
 /// The least that shows what is left behind: `cargo xtask soak` does the same for as long as it is told.
