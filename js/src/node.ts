@@ -118,13 +118,15 @@ export class Peerloom extends EventTargetBase {
 
   /**
    * Connects to a multiaddr, or to a peer id: at the addresses that are known of it, else through the relays that this node
-   * is connected to.
+   * is connected to. Of several multiaddrs of one peer, all that a server prints for example, those that cannot work in this
+   * browser are left out, and the best that answers is taken.
    *
    * A peer behind a relay is connected to directly wherever that can be: see {@link Peer.direct}.
    */
-  async dial(target: string, options: CallOptions = {}): Promise<Peer> {
+  async dial(target: string | readonly string[], options: CallOptions = {}): Promise<Peer> {
     this.#assertOpen()
-    return this.#peer(await call(() => this.#core.dial(target, options.signal)))
+    const targets = typeof target === 'string' ? [target] : [...target]
+    return this.#peer(await call(() => this.#core.dial(targets, options.signal)))
   }
 
   /**

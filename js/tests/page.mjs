@@ -7,6 +7,10 @@ async function connected(address, run) {
   return await run(await node.dial(address), node)
 }
 
+export function dialedOf(addresses) {
+  return connected(addresses, (peer) => ({ id: peer.id, transport: peer.transport }))
+}
+
 export async function identities() {
   const store = crypto.randomUUID()
   const [a, b] = await Promise.all([1, 2].map(() => Peerloom.create({ identity: { store } })))
@@ -28,6 +32,7 @@ export async function refusals() {
     malformed: await code(node.dial('/ip4/nowhere')),
     tooLong: await code(node.dial('/ip4/1.2.3.4'.repeat(10_000))),
     noPeerId: await code(node.dial('somebody')),
+    noAddress: await code(node.dial([])),
     transport: await code(node.dial('/ip4/127.0.0.1/tcp/1')),
     unknownPeer: await code(node.dial(somebody)),
     notConnected: await code(node.openStream(somebody, '/echo/1.0.0')),

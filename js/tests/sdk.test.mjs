@@ -62,6 +62,7 @@ for (const { name: browserName, missing, open } of browsers()) {
         malformed: 'ERR_INVALID_ARGUMENT',
         tooLong: 'ERR_INVALID_ARGUMENT',
         noPeerId: 'ERR_INVALID_ARGUMENT',
+        noAddress: 'ERR_INVALID_ARGUMENT',
         transport: 'ERR_UNSUPPORTED_ADDRESS',
         unknownPeer: 'ERR_NO_ADDRESSES',
         notConnected: 'ERR_NOT_CONNECTED',
@@ -70,6 +71,15 @@ for (const { name: browserName, missing, open } of browsers()) {
         aborted: 'ERR_ABORTED',
         closed: 'ERR_NODE_CLOSED',
       })
+    })
+
+    test('of several addresses of one peer, one that works here is found', async () => {
+      const useless = ['/ip4/127.0.0.1/tcp/1', '/ip4/127.0.0.1/tcp/1/ws'].map(
+        (address) => `${address}/p2p/${server.peer}`,
+      )
+      const { id, transport } = await inPage('dialedOf', [...useless, ...server.addresses])
+      assert.equal(id, server.peer)
+      assert.ok(transport in TRANSPORTS, transport)
     })
 
     for (const [transport, pattern] of Object.entries(TRANSPORTS)) {

@@ -34,6 +34,7 @@ impl Coded for ConnectError {
         match self {
             Self::NoAddresses { .. } => "ERR_NO_ADDRESSES",
             Self::NoTransport { .. } => "ERR_UNSUPPORTED_ADDRESS",
+            Self::NoAddressGiven | Self::SeveralPeers { .. } => "ERR_INVALID_ARGUMENT",
             Self::SelfDial => "ERR_SELF_DIAL",
             Self::TimedOut { .. } => "ERR_TIMED_OUT",
             Self::Dial(error) => error.code(),

@@ -6,8 +6,8 @@ use peerloom_core::{
     runtime::{Task, spawn},
 };
 use peerloom_node::{
-    ConnectionId, ConnectionInfo, Direction, IncomingStream, Node, NodeEvent, OpenedStream, StreamTarget,
-    identify::IdentifyConfig, ping::ping,
+    ConnectionId, ConnectionInfo, DialTarget, Direction, IncomingStream, Node, NodeEvent, OpenedStream,
+    StreamTarget, identify::IdentifyConfig, ping::ping,
 };
 use peerloom_relay::{ClientConfig, RelayClient};
 use peerloom_webrtc_signaling::{self as webrtc_signaling, SignalingConfig};
@@ -83,16 +83,20 @@ impl WasmNode {
         self.node.peer_id().to_string()
     }
 
-    /// Connects to a multiaddr or, at the addresses known, to a peer id.
+    /// Connects to a multiaddr, to one peer at whichever of several, or, at the addresses known, to a peer id.
     #[wasm_bindgen(unchecked_return_type = "Promise<CoreConnection>")]
-    pub fn dial(&self, target: String, signal: Option<AbortSignal>) -> Promise {
+    pub fn dial(&self, targets: Vec<String>, signal: Option<AbortSignal>) -> Promise {
         let node = self.node.clone();
         let dial = async move {
-            let dialed = if target.starts_with('/') {
-                node.dial(target.parse::<Multiaddr>().map_err(invalid)?).await
-            } else {
-                node.dial(target.parse::<PeerId>().map_err(invalid)?).await
+            let target = match targets.as_slice() {
+                [peer] if !peer.starts_with('/') => DialTarget::Peer(peer.parse().map_err(invalid)?),
+                [address] => DialTarget::Address(address.parse().map_err(invalid)?),
+                addresses => {
+                    let parsed = addresses.iter().map(|address| address.parse().map_err(invalid));
+                    DialTarget::Addresses(parsed.collect::<Result<_, _>>()?)
+                }
             };
+            let dialed = node.dial(target).await;
             dialed.map(|info| describe_connection(&info).into()).map_err(|error| coded(&*error))
         };
         promise(abortable(signal, Box::pin(dial)))
