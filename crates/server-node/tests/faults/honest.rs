@@ -10,7 +10,7 @@ use peerloom_core::{
     Keypair, ProtocolName, StreamExt as _,
     runtime::{Task, spawn, timeout},
 };
-use peerloom_node::{ConnectionInfo, Node};
+use peerloom_node::{ConnectionInfo, Limits, Node};
 use peerloom_quic::{QuicConfig, QuicTransport, WebTransportConfig, WebTransportTransport};
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
@@ -20,13 +20,16 @@ pub(crate) const ECHO: ProtocolName = ProtocolName::from_static("/echo/1.0.0");
 
 /// An echo that takes longer counts as none. Generous, for a fault takes one of the machine's processors, too.
 const ECHO_DEADLINE: Duration = Duration::from_secs(10);
-/// What a new client has to connect and get an echo: what our nodes give a dial.
-const NEWCOMER_DEADLINE: Duration = Duration::from_secs(15);
+/// What a new client has to connect and get an echo. Twice what our nodes give a dial, for slow machines.
+const NEWCOMER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A node with every transport, and a new identity.
 pub(crate) fn node() -> Node {
     let keypair = Keypair::generate();
+    let mut limits = Limits::default();
+    limits.dial_timeout = NEWCOMER_DEADLINE;
     Node::builder(keypair.clone())
+        .limits(limits)
         .transport(TcpTransport::new(keypair.clone()))
         .transport(WebSocketTransport::new(keypair.clone()))
         .transport(QuicTransport::new(keypair.clone(), QuicConfig::default()).unwrap())
