@@ -1,6 +1,6 @@
 //! The established connections of a node, and the task that serves each.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use peerloom_core::{
     Circuit, Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, PublicKey, Stream,
@@ -87,8 +87,8 @@ impl ConnectionInfo {
 #[derive(Default)]
 pub(crate) struct Connections {
     next_id: u64,
-    by_id: HashMap<ConnectionId, Entry>,
-    by_peer: HashMap<PeerId, Vec<ConnectionId>>,
+    by_id: BTreeMap<ConnectionId, Entry>,
+    by_peer: BTreeMap<PeerId, Vec<ConnectionId>>,
     closed: bool,
 }
 
@@ -209,6 +209,7 @@ impl Shared {
             match streams {
                 Some(streams) => spawn(async move {
                     tokio::select! {
+                        biased;
                         () = serving => {}
                         () = shared.relayed_is_idle(id, peer, &streams) => shared.replace(id),
                     }
@@ -263,6 +264,8 @@ async fn serve(shared: Arc<Shared>, info: ConnectionInfo, connection: Arc<dyn Co
             (slot, connection.accept_stream().await)
         };
         tokio::select! {
+            // What came before the end is served; and a simulation must not depend on chance.
+            biased;
             (slot, stream) = next => match (slot, stream) {
                 (Ok(slot), Ok(stream)) => shared.tasks.spawn(route(shared.clone(), info.clone(), stream, slot)),
                 (_, Err(reason)) => break reason,

@@ -1,6 +1,6 @@
 //! What is known of peers. Protocols do not ask each other: one writes here, another reads.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::RwLock;
 use peerloom_core::{Multiaddr, PeerId, ProtocolName, PublicKey, SignedEnvelope, runtime::Instant};
@@ -16,7 +16,7 @@ pub const ADDRESS_TTL: Duration = Duration::from_secs(3600);
 /// Facts about peers, bounded in number of peers and in what one peer can tell of itself.
 #[derive(Debug)]
 pub struct PeerStore {
-    peers: RwLock<HashMap<PeerId, Entry>>,
+    peers: RwLock<BTreeMap<PeerId, Entry>>,
     capacity: usize,
     events: EventSender,
     /// Tells dials under way.
@@ -59,7 +59,7 @@ struct StoredAddress {
 
 impl PeerStore {
     pub(crate) fn new(capacity: usize, events: EventSender) -> Self {
-        let peers = RwLock::new(HashMap::new());
+        let peers = RwLock::new(BTreeMap::new());
         Self { peers, capacity: capacity.max(1), events, addresses_added: Notify::new() }
     }
 

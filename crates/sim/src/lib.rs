@@ -1,5 +1,53 @@
-//! A network in memory: hosts are `/memory/N`, links have latency and bounded buffers, and time is tokio's, which a test
-//! pauses. What runs over the links is real: Noise, Yamux and all above.
+//! Networks in memory, on tokio's clock: what takes hours there is tested in milliseconds, and the same each time.
+//!
+//! [`Internet`] has hosts with addresses, links with latency, jitter, loss, reordering and bandwidth, routers with the four
+//! classic kinds of NAT, partitions, and hosts that crash and sleep. A node on it is the real one, over a [`Transport`] that
+//! dials and listens on addresses as real ones look; so an application tests its own protocol on it, with as many nodes as it
+//! likes. All that happens by chance comes from one seed, and a run with the same seed is the same run, event for event:
+//! [`Internet::trace`] is for comparing them.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use peerloom_node::{Node, ping};
+//! use peerloom_sim::{HostConfig, Internet, LinkConfig, Nat};
+//!
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let internet = Internet::new(42);
+//!     internet.default_link(LinkConfig::new(Duration::from_millis(25)).loss(0.01));
+//!     let hosts = [internet.host(HostConfig::new()), internet.host(HostConfig::new().behind(Nat::Symmetric))];
+//!     let [server, client] = hosts.each_ref().map(|host| {
+//!         let keypair = host.keypair();
+//!         Node::builder(keypair.clone()).transport(host.transport(keypair)).build()
+//!     });
+//!     let addresses = server.listen("/ip4/0.0.0.0/udp/4001/quic-v1".parse()?).await?;
+//!     client.dial(addresses[0].clone()).await?;
+//!     assert!(ping::ping(&client, server.peer_id()).await? >= Duration::from_millis(50));
+//!
+//!     internet.partition([&hosts[0]], [&hosts[1]]);
+//!     tokio::time::sleep(Duration::from_secs(60)).await; // No time at all.
+//!     assert!(!client.is_connected(server.peer_id()));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is simulated
+//! Packets of up to [`PACKET_PAYLOAD`] bytes take their way through NATs and links one by one, handshakes take the round trips
+//! of the transport that the address names, and a listener's port is also the port that its host dials from, so that holes
+//! are punched as in reality (where two TCP dials meet, they become one connection). A stream over a link that loses packets
+//! is late: what is lost is sent again after 9/8 of a round trip, and twice as long after each further loss. A connection is
+//! reset by a host that has forgotten it, and times out when nothing comes through any more. There is no congestion control
+//! beside the window of a stream, acknowledgements and keep-alives take no bandwidth, and a connection's streams are in one
+//! order. Time goes in steps of a millisecond, as tokio's timers do.
+//!
+//! Tests need a runtime with one thread and a paused clock, as above, and nodes whose keys are told: [`Host::keypair`].
+//! Whatever has a clock or a source of randomness of its own makes runs differ: `std::time`, maps with random hashers whose
+//! order matters, `tokio::select!` without `biased`.
+//!
+//! # Links without an internet
+//! [`Network`] is a smaller thing: hosts are `/memory/N`, links have latency and bounded buffers. What runs over the links is
+//! real: Noise, Yamux and all above.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -15,6 +63,8 @@
 //! assert_eq!(listener.addresses(), ["/memory/7".parse().unwrap()]);
 //! # }
 //! ```
+//!
+//! [`Transport`]: peerloom_core::Transport
 
 mod internet;
 mod link;

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -12,7 +12,8 @@ pub struct TaskSet(Arc<Mutex<Tasks>>);
 #[derive(Debug, Default)]
 struct Tasks {
     next: u64,
-    running: HashMap<u64, Task>,
+    /// In the order in which they were started, in which they are cancelled as well: a simulation must not depend on chance.
+    running: BTreeMap<u64, Task>,
     closed: bool,
 }
 

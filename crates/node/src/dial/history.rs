@@ -3,7 +3,7 @@
 //! Doubt never forbids a dial. It puts an address after those that nothing speaks against, so that a peer of which nothing else
 //! is known is still tried when its user asks for it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use peerloom_core::{Multiaddr, Protocol, runtime::Instant};
 
@@ -37,7 +37,7 @@ pub(super) enum Outcome {
 /// The failures of a node's dials.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    failed: HashMap<Multiaddr, Failure>,
+    failed: BTreeMap<Multiaddr, Failure>,
     udp: BlackHole,
     ip6: BlackHole,
 }

@@ -244,6 +244,7 @@ impl Shared {
             }
             let deadline = race.deadline();
             tokio::select! {
+                biased;
                 Some((attempt, outcome)) = running.next() => match outcome {
                     Ok(connection) => {
                         self.note_losers(&attempt, &started);

@@ -204,6 +204,8 @@ pub(crate) struct State {
     next_flow: u64,
     /// To be woken once the lock on this is released.
     pub(crate) woken: Vec<Waker>,
+    /// What hosts that sleep send when they wake.
+    asleep: BTreeMap<HostId, Vec<Segment>>,
     /// How many public addresses are given away.
     pub(crate) addresses_given: u32,
 }
@@ -220,6 +222,7 @@ impl State {
             next_listener: 0,
             next_flow: 0,
             woken: Vec::new(),
+            asleep: BTreeMap::new(),
             addresses_given: 0,
         }
     }
@@ -365,7 +368,8 @@ impl State {
             Signal::Dial { flow: id, round, attempt } => {
                 let Some(flow) = self.flows.get(&id) else { return };
                 let waits = matches!(flow.dialer.phase, Phase::Handshake) && flow.round == round;
-                if !waits || flow.merged.is_some() {
+                let is_on = self.fabric.is_on(flow.dialer.host);
+                if !waits || !is_on || flow.merged.is_some() {
                 } else if attempt.saturating_add(1) < DIAL_ATTEMPTS {
                     self.send_round(now, id, round, attempt.saturating_add(1));
                 } else {
@@ -374,7 +378,8 @@ impl State {
             }
             Signal::Segment(segment) => self.transmit(now, segment),
             Signal::Silence(at, number) => {
-                let silent = |end: &&End| end.silent && end.silences == number;
+                // The clock of a host that sleeps stands still.
+                let silent = |end: &&End| end.silent && end.silences == number && self.fabric.is_on(end.host);
                 if self.end(at).filter(silent).is_some() {
                     self.over(now, at, ConnectionError::TimedOut);
                 }
@@ -614,8 +619,12 @@ impl State {
     fn transmit(&mut self, now: Duration, mut segment: Segment) {
         let Some(end) = self.end(segment.from) else { return };
         let is_over = matches!(end.phase, Phase::Over(_));
-        if self.incarnation(end.host) != segment.incarnation || is_over && segment.attempt > LAST_WORDS {
+        let Some(host) = self.fabric.host(end.host) else { return };
+        if host.incarnation != segment.incarnation || is_over && segment.attempt > LAST_WORDS {
             return;
+        }
+        if host.power == Power::Asleep {
+            return self.asleep.entry(end.host).or_default().push(segment);
         }
         segment.sent = now;
         self.send(now, segment.from, segment.length, Signal::Segment(segment));
@@ -839,6 +848,7 @@ impl State {
         state.power = Power::Off;
         state.incarnation = state.incarnation.wrapping_add(1);
         self.fabric.note(now, What::Crashed, host);
+        self.asleep.remove(&host);
         self.end_listeners(now, host);
         for at in self.ends_of(host) {
             self.over(now, at, ConnectionError::Io("the host crashed".to_owned()));
@@ -878,10 +888,21 @@ impl State {
         let Some(state) = self.fabric.host_mut(host).filter(asleep) else { return };
         state.power = Power::On;
         self.fabric.note(now, What::WokeUp, host);
+        for segment in self.asleep.remove(&host).unwrap_or_default() {
+            self.transmit(now, segment);
+        }
         for at in self.ends_of(host) {
             self.keep_mapping(now, at, true);
-            if self.end(at).is_some_and(|end| matches!(end.phase, Phase::Open)) {
-                self.push(now, at, Body::KeepAlive);
+            let Some(end) = self.end_mut(at) else { continue };
+            // What was not heard while it slept does not count.
+            end.silent = false;
+            match (&end.phase, at.side) {
+                (Phase::Open, _) => self.push(now, at, Body::KeepAlive),
+                (Phase::Handshake, Side::Dialer) => {
+                    let round = self.flows.get(&at.flow).map_or(1, |flow| flow.round);
+                    self.send_round(now, at.flow, round, 0);
+                }
+                _ => {}
             }
         }
         self.assess_host(now, host);

@@ -244,3 +244,88 @@ pub(crate) struct RouterState {
     /// How many private addresses are given away.
     pub(crate) assigned: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UDP: IpProtocol = IpProtocol::Udp;
+    const HOST: HostId = HostId(0);
+
+    fn socket(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn out(table: &mut NatTable, at: u64, inside: &str, remote: &str) -> u16 {
+        let by = (UDP, HOST);
+        let mut random = Random::new(at);
+        table.outbound(Duration::from_secs(at), by, socket(inside), socket(remote), &mut random).unwrap()
+    }
+
+    fn passes(table: &NatTable, at: u64, port: u16, remote: &str) -> bool {
+        let found = table.inbound(Duration::from_secs(at), UDP, port, socket(remote));
+        found.is_some_and(|(host, inside)| (host, inside) == (HOST, socket("10.0.0.2:4001")))
+    }
+
+    #[test]
+    fn the_four_kinds_let_in_whom_they_should() {
+        for (kind, same_socket, same_host, anybody) in [
+            (Nat::FullCone, true, true, true),
+            (Nat::RestrictedCone, true, true, false),
+            (Nat::PortRestrictedCone, true, false, false),
+            (Nat::Symmetric, true, false, false),
+        ] {
+            let mut table = NatTable::new(kind);
+            let port = out(&mut table, 0, "10.0.0.2:4001", "1.1.1.1:1000");
+            assert_eq!(passes(&table, 1, port, "1.1.1.1:1000"), same_socket, "{kind:?}");
+            assert_eq!(passes(&table, 1, port, "1.1.1.1:1001"), same_host, "{kind:?}");
+            assert_eq!(passes(&table, 1, port, "2.2.2.2:1000"), anybody, "{kind:?}");
+            assert!(!passes(&table, 1, port.wrapping_add(1), "1.1.1.1:1000"), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_symmetric_one_shows_each_destination_another_port() {
+        for kind in [Nat::FullCone, Nat::RestrictedCone, Nat::PortRestrictedCone, Nat::Symmetric] {
+            let mut table = NatTable::new(kind);
+            let first = out(&mut table, 0, "10.0.0.2:4001", "1.1.1.1:1000");
+            assert_eq!(out(&mut table, 0, "10.0.0.2:4001", "1.1.1.1:1000"), first);
+            let second = out(&mut table, 0, "10.0.0.2:4001", "2.2.2.2:1000");
+            assert_eq!(first != second, kind == Nat::Symmetric, "{kind:?}");
+            let other = out(&mut table, 0, "10.0.0.3:4001", "1.1.1.1:1000");
+            assert_ne!(first, other, "two hosts never share a port");
+        }
+    }
+
+    #[test]
+    fn a_mapping_expires_unless_it_is_used_or_kept() {
+        let mut table = NatTable::new(Nat::PortRestrictedCone);
+        let (inside, remote) = ("10.0.0.2:4001", "1.1.1.1:1000");
+        let port = out(&mut table, 0, inside, remote);
+        assert!(passes(&table, 120, port, remote) && !passes(&table, 121, port, remote));
+        out(&mut table, 100, inside, remote);
+        assert!(passes(&table, 220, port, remote) && !passes(&table, 221, port, remote));
+        let at = Duration::from_secs(200);
+        assert!(table.keep(at, UDP, socket(inside), socket(remote), true));
+        assert!(passes(&table, 10_000, port, remote));
+        assert!(table.keep(Duration::from_secs(10_000), UDP, socket(inside), socket(remote), false));
+        assert!(passes(&table, 10_120, port, remote) && !passes(&table, 10_121, port, remote));
+    }
+
+    #[test]
+    fn a_scan_from_inside_does_not_grow_the_table_without_bound() {
+        let mut table = NatTable::new(Nat::Symmetric);
+        for number in 0..5000_u32 {
+            let remote = format!("1.1.{}.{}:1000", number / 256, number % 256);
+            out(&mut table, 0, "10.0.0.2:4001", &remote);
+        }
+        assert_eq!(table.by_port.len(), MAX_MAPPINGS);
+        assert_eq!(table.by_inside.len(), MAX_MAPPINGS);
+        let mut table = NatTable::new(Nat::FullCone);
+        for number in 0..5000_u32 {
+            let remote = format!("1.1.{}.{}:1000", number / 256, number % 256);
+            out(&mut table, 0, "10.0.0.2:4001", &remote);
+        }
+        assert_eq!(table.by_port.values().next().unwrap().remotes.len(), MAX_REMOTES);
+    }
+}
