@@ -18,6 +18,9 @@ pub const MAX_RECEIVED_BYTES: usize = 257 * 1024;
 /// The most that one message carries: [`MAX_MESSAGE_BYTES`] less the prefix (2) and the field's key (1) and length (2).
 pub const MAX_PAYLOAD_BYTES: usize = MAX_MESSAGE_BYTES - 5;
 
+/// go-libp2p reads 4 KiB of a channel message when it expects a length, and loses the rest.
+const MAX_WITH_LENGTH: usize = 4096;
+
 const FIN: u64 = 0;
 const STOP_SENDING: u64 = 1;
 const RESET_STREAM: u64 = 2;
@@ -80,6 +83,10 @@ impl WebRtcStream {
     /// [`acknowledgement`](Self::acknowledgement) to send.
     pub fn receive(&mut self, mut data: Bytes, mut payload: impl FnMut(Bytes)) -> Result<(), FramingError> {
         // Implementations send one framed message per channel message, but the prefix makes a byte stream of them.
+        if self.partial_is_length_of(&data) {
+            self.partial.clear();
+            return self.message(data, &mut payload);
+        }
         if !self.partial.is_empty() {
             self.partial.extend_from_slice(&data);
             data = std::mem::take(&mut self.partial).into();
@@ -102,6 +109,12 @@ impl WebRtcStream {
             }
         }
         Ok(())
+    }
+
+    /// Whether all that is there is the length, and `data` has what it announced: what [`channel_messages`] makes.
+    fn partial_is_length_of(&self, data: &[u8]) -> bool {
+        varint::decode(&self.partial)
+            .is_ok_and(|(length, rest)| rest.is_empty() && length == data.len() as u64)
     }
 
     /// How far the remote is.
@@ -225,6 +238,17 @@ fn control(flag: u64, code: u32) -> Vec<u8> {
     message
 }
 
+/// The messages of the channel that a framed message goes out in: a long one after its length, which is in a message of its
+/// own for go-libp2p's sake.
+pub fn channel_messages(framed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let length = match varint::decode(framed) {
+        Ok((_, rest)) if framed.len() > MAX_WITH_LENGTH => framed.len().saturating_sub(rest.len()),
+        _ => 0,
+    };
+    let (length, rest) = framed.split_at_checked(length).unwrap_or((&[], framed));
+    [length, rest].into_iter().filter(|message| !message.is_empty())
+}
+
 fn take_varint(message: &mut Bytes) -> Result<u64, FramingError> {
     let (value, rest) = varint::decode(message).map_err(|_| FramingError("malformed message"))?;
     let used = message.len().saturating_sub(rest.len());
@@ -263,6 +287,20 @@ mod tests {
         assert_eq!(message.len(), MAX_MESSAGE_BYTES);
         assert_eq!(data.len(), MAX_MESSAGE_BYTES * 2 - MAX_PAYLOAD_BYTES);
         assert_eq!(receive(&mut WebRtcStream::default(), &message).unwrap(), vec![7; MAX_PAYLOAD_BYTES]);
+    }
+
+    #[test]
+    fn length_of_a_long_message_is_a_message_of_its_own() {
+        for (payload, expected) in [(4096 - 5, vec![4096]), (4096 - 4, vec![2, 4095]), (0, vec![3])] {
+            let framed = WebRtcStream::default().data(&mut Bytes::from(vec![7; payload]));
+            let messages: Vec<_> = channel_messages(&framed).collect();
+            assert_eq!(messages.iter().map(|message| message.len()).collect::<Vec<_>>(), expected);
+            let mut stream = WebRtcStream::default();
+            let received: Vec<_> =
+                messages.iter().flat_map(|message| receive(&mut stream, message).unwrap()).collect();
+            assert_eq!(received, vec![7; payload]);
+            assert!(stream.partial.is_empty());
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
-use peerloom_core::{ConnectionError, StreamError, webrtc_stream::MAX_PAYLOAD_BYTES};
+use peerloom_core::{
+    ConnectionError, StreamError,
+    webrtc_stream::{MAX_PAYLOAD_BYTES, channel_messages},
+};
 use tokio::sync::Notify;
 
 use crate::{
@@ -303,8 +306,10 @@ impl State {
             }
             let mut part = data.split_to(data.len().min(room).min(MAX_PAYLOAD_BYTES));
             let frame = entry.halves.encode(&mut part);
-            if !self.connection.send(now, channel, &frame) {
-                return Poll::Ready(Err(self.lost()));
+            for message in channel_messages(&frame) {
+                if !self.connection.send(now, channel, &frame.slice_ref(message)) {
+                    return Poll::Ready(Err(self.lost()));
+                }
             }
             taken = true;
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use peerloom_core::{
     ConnectionError, Stream, StreamError,
     runtime::timeout,
-    webrtc_stream::{Half, WebRtcStream},
+    webrtc_stream::{Half, WebRtcStream, channel_messages},
 };
 use tokio::sync::OwnedSemaphorePermit;
 use wasm_bindgen::JsCast;
@@ -293,7 +293,8 @@ impl Stream for DataChannelStream {
                 break;
             }
             let message = state.framing.data(data);
-            if let Err(error) = channel.channel.send_with_u8_array(&message) {
+            let mut messages = channel_messages(&message);
+            if let Err(error) = messages.try_for_each(|message| channel.channel.send_with_u8_array(message)) {
                 let reason = channel.common.closed.reason_or(|| js::describe(&error));
                 return Poll::Ready(Err(StreamError::ConnectionLost(reason)));
             }
