@@ -60,7 +60,7 @@ circuit_seconds = ${CIRCUIT_LIMITS.seconds}
  * if it is not given.
  */
 export function allPeers(programs) {
-  return [peerloom(programs), peerloomInPage(), jsOnNode(), jsInPage(), rust(), go()]
+  return [peerloom(programs), peerloomInPage(), jsOnNode(), jsInPage(), rust(), go(), litep2p()]
 }
 
 function peerloom(programs) {
@@ -180,6 +180,24 @@ function go() {
   }
 }
 
+function litep2p() {
+  return {
+    ...foreignProgram(() =>
+      spawnSync('protoc', ['--version']).status === 0
+        ? buildRust('litep2p-peer')
+        : { missing: 'there is no protoc on this machine' },
+    ),
+    name: 'litep2p',
+    relay: undefined,
+    resetsLookClosed: ['tcp', 'ws'],
+    defects: quinnDefects,
+    listens: ['tcp', 'ws', 'quic'],
+    dials: ['tcp', 'ws', 'quic'],
+    reserves: [],
+    reaches: [],
+  }
+}
+
 /** Of a peer that is one program, which `build` makes: returns where it is, or as `missing` why it cannot be had. */
 function foreignProgram(build) {
   let program
@@ -244,11 +262,16 @@ function goDefects({ dialer, listener, transport }) {
   }
 }
 
+/** Of those that leave it to quinn to reset a stream. */
+function quinnDefects({ listener, transport }) {
+  if (transport !== 'quic' || !['rust-libp2p', 'litep2p'].includes(listener.name)) return {}
+  return { 'remote reset': 'ends the streams that it drops, for that is what quinn does' }
+}
+
 /** Of libp2p-webrtc 0.10.0-alpha, the newest there is. */
-function rustDefects({ dialer, listener, transport }) {
-  if (transport === 'quic' && listener.name === 'rust-libp2p') {
-    return { 'remote reset': 'ends the streams that it drops, for that is what quinn does' }
-  }
+function rustDefects(row) {
+  const { dialer, transport } = row
+  if (transport === 'quic') return quinnDefects(row)
   if (transport !== 'webrtc-direct') return {}
   if (dialer.name === 'rust-libp2p') {
     return { row: 'loses half of its dials, if the listener speaks before it has opened channel 0' }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use interop_contract::pattern;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream, Swarm, identify, relay};
@@ -269,16 +270,6 @@ async fn ending(stream: &mut Stream) -> String {
         Ok(bytes) => format!("{bytes} more bytes"),
         Err(_) => "reset".to_owned(),
     }
-}
-
-/// Bytes of which no two stretches are alike, so that a lost, doubled or swapped chunk shows.
-fn pattern(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 fn late() -> anyhow::Error {
