@@ -15,6 +15,7 @@ mod bench;
 mod check;
 mod demo;
 mod fuzz;
+mod interop;
 mod npm;
 mod peerloom_server;
 mod setup;
@@ -48,6 +49,8 @@ enum Command {
     },
     /// Check formatting, lints, types, licences and dependencies; warnings are errors
     Check,
+    /// Let ours meet foreign peers, over every transport, in both directions, natively and in browsers
+    Interop(interop::Arguments),
     /// Measure ours beside others, and print a table
     Bench {
         /// What to measure: browser, b2b, native
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { port } => demo::run(&shell, port),
         Command::Test { filter } => test::run(&shell, filter.as_deref().unwrap_or_default()),
         Command::Check => check::run(&shell),
+        Command::Interop(arguments) => interop::run(&shell, &arguments),
         Command::Bench { name, filter, json } => {
             bench::run(&shell, &name, filter.as_deref().unwrap_or_default(), json.as_deref())
         }

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::check::PAGE_ONLY;
-use crate::test::tally::Tally;
+pub(crate) use crate::test::tally::Tally;
 use crate::tools::{announce, cargo, debian, node, wasm_target};
-use crate::{background, demo, npm, soak};
+use crate::{background, demo, interop, npm, soak};
 
 mod servers;
 mod tally;
@@ -19,13 +19,14 @@ mod tally;
 type Suite = fn(&Shell) -> Result<Tally>;
 
 /// In the order of running: what fails soonest and explains most comes first.
-const SUITES: [(&str, Suite); 8] = [
+const SUITES: [(&str, Suite); 9] = [
     ("native", native),
     ("wasm in Chromium", wasm_in_chromium),
     ("wasm in Firefox", wasm_in_firefox),
     ("package in browsers", package_in_browsers),
     ("demo page", demo_page),
     ("foreign peers", foreign_peers),
+    ("foreign peers, test-plans", foreign_peers_of_test_plans),
     ("client of the daemon", client_of_the_daemon),
     ("soak", short_soak),
 ];
@@ -135,6 +136,12 @@ fn foreign_peers(shell: &Shell) -> Result<Tally> {
     counted(cmd!(shell, "{node} run.mjs --programs {programs}"))
 }
 
+/// A cell of each peer and transport under the contract of test-plans; `cargo xtask interop` plays them all.
+fn foreign_peers_of_test_plans(shell: &Shell) -> Result<Tally> {
+    npm::package(shell)?;
+    interop::subset(shell, &programs(shell)?)
+}
+
 /// js-libp2p's client of libp2p's daemon, against ours.
 fn client_of_the_daemon(shell: &Shell) -> Result<Tally> {
     let server = programs(shell)?.join("peerloom");
@@ -163,7 +170,7 @@ fn programs(shell: &Shell) -> Result<PathBuf> {
 }
 
 /// Runs a command that prints test results: shows them as they come, and counts.
-fn counted(command: Cmd<'_>) -> Result<Tally> {
+pub(crate) fn counted(command: Cmd<'_>) -> Result<Tally> {
     eprintln!("$ {command}");
     let mut command = Command::from(command);
     let mut child = command

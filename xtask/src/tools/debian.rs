@@ -15,10 +15,12 @@ const CHROMEDRIVER: Program = Program(&["chromedriver"], "chromium-driver");
 const FIREFOX: Program = Program(&["firefox-esr", "firefox"], "firefox-esr");
 /// Makes network namespaces for benches and tests.
 const IP: Program = Program(&["ip"], "iproute2");
+/// Passes addresses between the programs of `cargo xtask interop`, as in the libp2p project's own tests.
+const REDIS: Program = Program(&["redis-server"], "redis-server");
 
 /// Installs whatever is missing of all that comes from Debian, and returns where it is, by package.
 pub(crate) fn everything(shell: &Shell) -> Result<Vec<(&'static str, PathBuf)>> {
-    let programs = [CHROMIUM, CHROMEDRIVER, FIREFOX, IP];
+    let programs = [CHROMIUM, CHROMEDRIVER, FIREFOX, IP, REDIS];
     let packages = programs.iter().map(|program| program.1);
     Ok(packages.zip(found(shell, &programs)?).collect())
 }
@@ -35,6 +37,10 @@ pub(crate) fn chromedriver(shell: &Shell) -> Result<PathBuf> {
 
 pub(crate) fn firefox(shell: &Shell) -> Result<PathBuf> {
     found_one(shell, FIREFOX)
+}
+
+pub(crate) fn redis(shell: &Shell) -> Result<PathBuf> {
+    found_one(shell, REDIS)
 }
 
 fn found_one(shell: &Shell, program: Program) -> Result<PathBuf> {
