@@ -55,7 +55,7 @@ async fn stun_from_ever_new_sources_leaves_room_for_others() {
         match number % 3 {
             0 => {
                 let fragment = format!("libp2p+webrtc+v2/{random}");
-                check(&format!("{fragment}:{}", &random[..8]), &fragment)
+                check(&format!("{fragment}:{}", hex(&self::random(4))), &fragment)
             }
             1 => {
                 let fragment = format!("libp2p+webrtc+v1/{random}");

@@ -5,6 +5,8 @@
 
 // Allowed in tests; clippy takes only the functions marked as such for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Real time, and tasks whose results are wanted.
+#![allow(clippy::disallowed_methods)]
 
 #[path = "../common/mod.rs"]
 mod common;
