@@ -63,6 +63,11 @@ impl Peer {
             ("js-libp2p", None) => js_libp2p(shell),
             ("go-libp2p", None) => return go_libp2p(shell),
             ("rust-libp2p", None) => return foreign_crate(shell, "rust-libp2p-peer", "libp2p"),
+            ("litep2p", None) if on_path(&["protoc"]).is_none() => {
+                return Err(Absent::Missing(
+                    "there is no protoc on this machine, which it is built with".to_owned(),
+                ));
+            }
             ("litep2p", None) => return foreign_crate(shell, "litep2p-peer", "litep2p"),
             (other, None) => Err(anyhow::anyhow!("nobody knows how to start {other}")),
         };
@@ -159,9 +164,8 @@ fn foreign_crate(shell: &Shell, package: &str, library: &str) -> Result<Program,
     let fetched = cmd!(shell, "cargo fetch --locked").quiet().ignore_stdout().run();
     fetched.map_err(|error| Absent::Missing(format!("its crates cannot be fetched: {error}")))?;
     let built = || -> Result<Program> {
-        announce("Compiling foreign peers");
-        // All of the workspace each time: what they share has the same features then, and is compiled once.
-        cmd!(shell, "cargo build --locked").run()?;
+        announce(&format!("Compiling {library} and its peer"));
+        cmd!(shell, "cargo build --locked --package {package}").run()?;
         let program = npm::target_folder(shell)?.join("debug").join(package);
         let lock = shell.read_file("Cargo.lock")?;
         Ok(under_contract(program, locked_version(&lock, library).context("no version in Cargo.lock")?))
