@@ -13,9 +13,13 @@ mod browser;
 #[cfg(target_arch = "wasm32")]
 use browser as platform;
 
+#[cfg(not(target_arch = "wasm32"))]
+mod scope;
 mod task_set;
 
 pub use platform::Instant;
+#[cfg(not(target_arch = "wasm32"))]
+pub use scope::{Scope, scoped};
 pub use task_set::TaskSet;
 
 /// `Send` natively; nothing in a page, whose objects belong to one thread.

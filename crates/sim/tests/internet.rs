@@ -170,6 +170,44 @@ async fn a_host_that_sleeps_for_an_hour_is_given_up_and_finds_out_when_it_wakes(
     client.dial(connection.remote_address).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_runs_on_a_host_stands_still_while_it_sleeps_and_ends_when_it_crashes() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (_internet, one, other) = two_hosts(LinkConfig::new(LATENCY));
+    let (_server, address) = listening(&other, QUIC).await;
+    let client = one.run(async { node(&one) }).await.unwrap();
+    let connection = one.run(client.dial(address)).await.unwrap().unwrap();
+    let start = Instant::now();
+    let ticking = one.run(async {
+        let mut ticks = Vec::new();
+        for _ in 0..3 {
+            sleep(Duration::from_secs(10)).await;
+            ticks.push(start.elapsed());
+        }
+        ticks
+    });
+    let sleeping = async {
+        sleep(Duration::from_secs(15)).await;
+        one.sleep(HOUR);
+    };
+    let (ticks, ()) = tokio::join!(ticking, sleeping);
+    let woken = HOUR + Duration::from_secs(15);
+    assert_eq!(ticks.unwrap(), [10, 15 + 3600, 25 + 3600].map(Duration::from_secs));
+    assert!(start.elapsed() > woken && !client.is_connected(connection.peer));
+
+    // The node's own tasks, which nobody cancels, go with the host.
+    one.run(client.dial(connection.remote_address)).await.unwrap().unwrap();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (before, of_client) = (tasks(), client.running_tasks());
+    assert!(of_client > 0);
+    let for_ever = one.run(std::future::pending::<()>());
+    one.crash();
+    assert_eq!(for_ever.await.unwrap_err().to_string(), "host 0 crashed");
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(client.running_tasks(), 0);
+    assert!(tasks() <= before - of_client, "{before} - {of_client}, but {}", tasks());
+}
+
 /// The time from the first write to the arrival of the end, over QUIC.
 async fn transfer(one: &Host, other: &Host, bytes: usize) -> Duration {
     let (dialer, acceptor, _accepting) = raw_pair(one, other).await;

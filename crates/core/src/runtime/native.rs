@@ -1,6 +1,6 @@
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use super::BoxFuture;
+use super::{BoxFuture, scope};
 
 pub use tokio::time::Instant;
 
@@ -9,7 +9,16 @@ pub(super) struct Task(tokio::task::JoinHandle<()>);
 
 #[allow(clippy::disallowed_methods)] // The one place where tokio tasks are made; `Task` ties each to its owner.
 pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
-    Task(tokio::spawn(future))
+    match scope::current() {
+        None => Task(tokio::spawn(future)),
+        Some(scope) => spawn_scoped(scope, Box::pin(future)),
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // As above.
+fn spawn_scoped(scope: Arc<dyn scope::Scope>, future: BoxFuture<'static, ()>) -> Task {
+    let scoped = scope::scoped(scope, future);
+    Task(tokio::spawn(async { scoped.await.unwrap_or_default() }))
 }
 
 impl Task {

@@ -204,6 +204,9 @@ pub(crate) struct State {
     next_flow: u64,
     /// To be woken once the lock on this is released.
     pub(crate) woken: Vec<Waker>,
+    /// The tasks that run on hosts, by host and number.
+    pub(super) tasks: BTreeMap<(HostId, u64), Option<Waker>>,
+    pub(super) next_task: u64,
     /// What hosts that sleep send when they wake.
     asleep: BTreeMap<HostId, Vec<Segment>>,
     /// How many public addresses are given away.
@@ -222,6 +225,8 @@ impl State {
             next_listener: 0,
             next_flow: 0,
             woken: Vec::new(),
+            tasks: BTreeMap::new(),
+            next_task: 0,
             asleep: BTreeMap::new(),
             addresses_given: 0,
         }
@@ -849,6 +854,7 @@ impl State {
         state.incarnation = state.incarnation.wrapping_add(1);
         self.fabric.note(now, What::Crashed, host);
         self.asleep.remove(&host);
+        self.wake_tasks(host);
         self.end_listeners(now, host);
         for at in self.ends_of(host) {
             self.over(now, at, ConnectionError::Io("the host crashed".to_owned()));
@@ -888,6 +894,7 @@ impl State {
         let Some(state) = self.fabric.host_mut(host).filter(asleep) else { return };
         state.power = Power::On;
         self.fabric.note(now, What::WokeUp, host);
+        self.wake_tasks(host);
         for segment in self.asleep.remove(&host).unwrap_or_default() {
             self.transmit(now, segment);
         }

@@ -126,7 +126,7 @@ impl Host {
     }
 
     /// The host goes down at once: it says no goodbyes, and what it knew of its connections is lost. Transports that it
-    /// had are of no more use.
+    /// had are of no more use, and what [runs](Self::run) on it ends.
     pub fn crash(&self) {
         self.internet.with(|state, now| state.crash(now, self.id));
     }
@@ -136,8 +136,9 @@ impl Host {
         self.internet.with(|state, now| state.restart(now, self.id));
     }
 
-    /// Nothing reaches the host or leaves it until `duration` has passed, or [`wake`](Self::wake) is called. What is sent
-    /// meanwhile is sent again afterwards, for as long as the connection lasts.
+    /// Nothing reaches the host or leaves it until `duration` has passed, or [`wake`](Self::wake) is called, and what
+    /// [runs](Self::run) on it stands still: its timers are late when it wakes. What is sent meanwhile, by what runs elsewhere,
+    /// is sent afterwards.
     pub fn sleep(&self, duration: Duration) {
         self.internet.with(|state, now| state.sleep(now, self.id, duration));
     }

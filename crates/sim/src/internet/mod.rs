@@ -9,6 +9,7 @@ mod link;
 mod listener;
 mod nat;
 mod random;
+mod run;
 mod stream;
 mod trace;
 mod transport;
@@ -35,6 +36,7 @@ pub use self::{
     host::{Behind, Host, HostConfig, HostId, Router},
     link::{LinkConfig, PACKET_OVERHEAD, PACKET_PAYLOAD},
     nat::{MAPPING_LIFETIME, MAX_MAPPINGS, MAX_REMOTES, Nat},
+    run::HostCrashed,
     stream::{MAX_STREAMS, MAX_UNACCEPTED, STREAM_WINDOW},
     trace::{MAX_TRACE_EVENTS, Trace, TraceEvent, What},
     transport::InternetTransport,
