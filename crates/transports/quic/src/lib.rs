@@ -6,6 +6,7 @@
 mod alpn;
 pub mod certificate;
 mod client_hello;
+mod congestion;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod h3;

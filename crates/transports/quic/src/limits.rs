@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
+use crate::congestion::CongestionControl;
+
 /// Streams that a remote may have open at first. That many also wait to be accepted at most. quinn keeps some 90 bytes
 /// for each that it allows, whether or not there is one.
 pub(crate) const MIN_STREAMS: u32 = 64;
@@ -103,6 +105,7 @@ pub(crate) fn transport_config(settings: Settings) -> Arc<TransportConfig> {
         .receive_window(window(MIN_RECEIVE_WINDOW))
         .stream_receive_window(window(STREAM_RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)
+        .congestion_controller_factory(Arc::new(CongestionControl))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         // A lost one is repeated long before the other half is over.
