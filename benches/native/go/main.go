@@ -95,6 +95,9 @@ func serve(stream network.Stream) error {
 	if _, err := io.ReadFull(stream, header[:]); err != nil {
 		return err
 	}
+	if _, err := stream.Write([]byte{1}); err != nil {
+		return err
+	}
 	switch header[0] {
 	case 'u':
 		received, err := drain(stream)
@@ -105,12 +108,11 @@ func serve(stream network.Stream) error {
 			return err
 		}
 	case 'd':
-		millis := binary.BigEndian.Uint64(header[1:])
-		if _, err := sendFor(stream, time.Duration(millis)*time.Millisecond); err != nil {
+		if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
 			return err
 		}
-	case 'e':
-		if _, err := stream.Write([]byte{1}); err != nil {
+		millis := binary.BigEndian.Uint64(header[1:])
+		if _, err := sendFor(stream, time.Duration(millis)*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -162,16 +164,34 @@ func dial(options []libp2p.Option, address string) error {
 	return lines.Err()
 }
 
-func transfer(node host.Host, remote peer.ID, way string, streams uint64, duration time.Duration) (map[string]any, error) {
+func transfer(node host.Host, remote peer.ID, way string, count uint64, duration time.Duration) (map[string]any, error) {
 	type outcome struct {
 		bytes uint64
 		err   error
 	}
+	var streams []network.Stream
+	for range count {
+		var stream network.Stream
+		var err error
+		switch way {
+		case "up":
+			stream, err = open(node, remote, 'u', 0)
+		case "down":
+			stream, err = open(node, remote, 'd', duration)
+		default:
+			// Longer than it will be read.
+			stream, err = open(node, remote, 'd', 2*duration)
+		}
+		if err != nil {
+			return nil, err
+		}
+		streams = append(streams, stream)
+	}
 	outcomes := make(chan outcome)
 	start := time.Now()
-	for range streams {
+	for _, stream := range streams {
 		go func() {
-			bytes, err := move(node, remote, way, duration)
+			bytes, err := move(stream, way, duration)
 			outcomes <- outcome{bytes, err}
 		}()
 	}
@@ -186,16 +206,9 @@ func transfer(node host.Host, remote peer.ID, way string, streams uint64, durati
 	return map[string]any{"bytes": total, "seconds": time.Since(start).Seconds()}, nil
 }
 
-func move(node host.Host, remote peer.ID, way string, duration time.Duration) (uint64, error) {
-	stream, err := node.NewStream(context.Background(), remote, protocol)
-	if err != nil {
-		return 0, err
-	}
+func move(stream network.Stream, way string, duration time.Duration) (uint64, error) {
 	defer stream.Close()
 	if way == "up" {
-		if err := ask(stream, 'u', 0); err != nil {
-			return 0, err
-		}
 		sent, err := sendFor(stream, duration)
 		if err != nil {
 			return 0, err
@@ -212,37 +225,24 @@ func move(node host.Host, remote peer.ID, way string, duration time.Duration) (u
 		}
 		return received, nil
 	}
-	wanted := duration
-	if way == "cut" {
-		wanted *= 2
-		stream.SetReadDeadline(time.Now().Add(duration))
-	}
-	if err := ask(stream, 'd', uint64(wanted.Milliseconds())); err != nil {
+	if _, err := stream.Write([]byte{1}); err != nil {
 		return 0, err
 	}
-	received, err := drain(stream)
 	if way == "cut" {
+		stream.SetReadDeadline(time.Now().Add(duration))
+		received, _ := drain(stream)
 		stream.Reset()
 		return received, nil
 	}
-	return received, err
+	return drain(stream)
 }
 
 func echoes(node host.Host, remote peer.ID, count uint64) (map[string]any, error) {
 	each := []float64{}
 	for range count {
 		start := time.Now()
-		stream, err := node.NewStream(context.Background(), remote, protocol)
+		stream, err := open(node, remote, 'e', 0)
 		if err != nil {
-			return nil, err
-		}
-		if err := ask(stream, 'e', 0); err != nil {
-			return nil, err
-		}
-		if err := stream.CloseWrite(); err != nil {
-			return nil, err
-		}
-		if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
 			return nil, err
 		}
 		each = append(each, time.Since(start).Seconds())
@@ -251,9 +251,18 @@ func echoes(node host.Host, remote peer.ID, count uint64) (map[string]any, error
 	return map[string]any{"each": each}, nil
 }
 
-func ask(stream network.Stream, what byte, number uint64) error {
-	_, err := stream.Write(binary.BigEndian.AppendUint64([]byte{what}, number))
-	return err
+// open opens a stream that the listener has answered.
+func open(node host.Host, remote peer.ID, what byte, duration time.Duration) (network.Stream, error) {
+	stream, err := node.NewStream(context.Background(), remote, protocol)
+	if err != nil {
+		return nil, err
+	}
+	header := binary.BigEndian.AppendUint64([]byte{what}, uint64(duration.Milliseconds()))
+	if _, err := stream.Write(header); err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(stream, make([]byte, 1))
+	return stream, err
 }
 
 func sendFor(stream network.Stream, duration time.Duration) (uint64, error) {

@@ -154,6 +154,13 @@ impl Programs {
         let raw = transport.raw.then_some(&self.raw);
         [Some(&self.ours), peer, raw].into_iter().flatten().collect()
     }
+
+    /// Those with connections that carry streams, which a bare socket has not.
+    fn with_streams(&self, transport: &Transport) -> Vec<&Subject> {
+        let mut subjects = self.subjects(transport);
+        subjects.retain(|subject| transport.names.1 != "tcp" || subject.name != self.raw.name);
+        subjects
+    }
 }
 
 fn go_compiler() -> Option<PathBuf> {
@@ -218,7 +225,7 @@ fn dials(programs: &Programs, transport: &Transport, all: &mut Samples) -> Resul
     announce(&format!("Dialing: {name}"));
     let namespace = Namespace::new()?;
     let mut pairs = Vec::new();
-    for subject in programs.subjects(transport) {
+    for subject in programs.with_streams(transport) {
         pairs.push((subject, Pair::on_loopback(&namespace, &subject.program, argument)?));
     }
     let (alone, many) = DIALS;
@@ -259,11 +266,7 @@ fn dials(programs: &Programs, transport: &Transport, all: &mut Samples) -> Resul
 fn memory(programs: &Programs, transport: &Transport, all: &mut Samples) -> Result<()> {
     let (name, argument) = transport.names;
     announce(&format!("Holding {HELD} idle connections: {name}"));
-    for subject in programs.subjects(transport) {
-        if subject.name == "limit" && argument == "tcp" {
-            // All of a bare socket is in the kernel.
-            continue;
-        }
+    for subject in programs.with_streams(transport) {
         let namespace = Namespace::new()?;
         let mut pair = Pair::on_loopback(&namespace, &subject.program, argument)?;
         pair.run(&format!("hold {HELD_BEFORE} {AT_ONCE}")).context(subject.name)?;
@@ -282,10 +285,8 @@ fn link(programs: &Programs, transport: &Transport, all: &mut Samples) -> Result
     let (name, argument) = transport.names;
     let round_trip = ONE_WAY * 2;
     announce(&format!("Over a link with a round trip of {} ms: {name}", round_trip.as_millis()));
-    let subjects: Vec<&Subject> =
-        programs.subjects(transport).into_iter().chain(&programs.go_libp2p).collect();
     let lossless = Quality { delay: ONE_WAY, lost_per_million: 0, seed: 0 };
-    for subject in &subjects {
+    for subject in programs.with_streams(transport).into_iter().chain(&programs.go_libp2p) {
         let link = Link::new(&programs.link, lossless)?;
         let mut pair = Pair::start(&subject.program, argument, (&link.far, FAR), &link.near)?;
         for _ in 0..3 {
@@ -296,6 +297,8 @@ fn link(programs: &Programs, transport: &Transport, all: &mut Samples) -> Result
         let trips = pair.run("streams 10").context(subject.name)?.typical()? / round_trip.as_secs_f64();
         all.add(format!("{name} link: stream, a byte there and back"), "round trips", subject, trips);
     }
+    let subjects: Vec<&Subject> =
+        programs.subjects(transport).into_iter().chain(&programs.go_libp2p).collect();
     for seed in 1..=ROUNDS {
         let quality = Quality { lost_per_million: LOST_PER_MILLION, seed, ..lossless };
         // All at once, each on a link of its own: most of the time they wait.

@@ -18,8 +18,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::stream::{download, echo, upload};
-use crate::{Connection, Subject};
+use crate::stream::{Wanted, download, open, upload};
+use crate::{Connection, Stream as _, Subject};
 
 pub(crate) struct Client<S: Subject> {
     subject: Arc<S>,
@@ -59,16 +59,25 @@ impl<S: Subject> Client<S> {
         self.connection.as_ref().context("not connected")
     }
 
-    async fn transfer(&mut self, way: &str, streams: u64, duration: Duration) -> Result<Value> {
+    async fn transfer(&mut self, way: &str, count: u64, duration: Duration) -> Result<Value> {
+        let wanted = match way {
+            "up" => Wanted::Upload,
+            "down" => Wanted::Download(duration),
+            // Longer than it will be read.
+            _ => Wanted::Download(duration * 2),
+        };
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            streams.push(open(self.connection()?.as_ref(), wanted).await?);
+        }
         let start = Instant::now();
+        let until = (way == "cut").then_some(start + duration);
         let mut running = JoinSet::new();
-        for _ in 0..streams {
-            let (connection, way) = (self.connection()?.clone(), way.to_owned());
+        for stream in streams {
             running.spawn(async move {
-                let stream = connection.open().await?;
-                match way.as_str() {
-                    "up" => upload(stream, duration).await,
-                    way => download(stream, duration, way == "cut").await,
+                match wanted {
+                    Wanted::Upload => upload(stream, duration).await,
+                    _ => download(stream, until).await,
                 }
             });
         }
@@ -88,8 +97,9 @@ impl<S: Subject> Client<S> {
         let mut each = Vec::new();
         for _ in 0..count {
             let start = Instant::now();
-            echo(connection.open().await?).await?;
+            let mut stream = open(connection.as_ref(), Wanted::Echo).await?;
             each.push(start.elapsed().as_secs_f64());
+            stream.finish().await?;
         }
         Ok(json!({ "each": each }))
     }
