@@ -383,6 +383,8 @@ impl State {
             }
             Signal::Segment(segment) => self.transmit(now, segment),
             Signal::Silence(at, number) => {
+                // A packet of its own may have opened its NAT again.
+                self.assess(now, at.flow);
                 // The clock of a host that sleeps stands still.
                 let silent = |end: &&End| end.silent && end.silences == number && self.fabric.is_on(end.host);
                 if self.end(at).filter(silent).is_some() {
