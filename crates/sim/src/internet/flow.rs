@@ -16,7 +16,7 @@ use peerloom_core::{ConnectionError, PublicKey};
 
 use super::{
     address::{Endpoint, Service},
-    fabric::{Fabric, IpProtocol, Outgoing, Output, Power},
+    fabric::{Fabric, Outgoing, Output, Power},
     host::HostId,
     link::PACKET_PAYLOAD,
     listener::{ListenerId, ListenerState},
@@ -27,16 +27,16 @@ use super::{
 /// Times that the first packet of a connection is sent, each twice as long after the one before.
 const DIAL_ATTEMPTS: u32 = 6;
 /// How long the first waits for its answer (RFC 6298, section 2; RFC 9002, section 6.2.2).
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest that a lost packet waits to be sent again.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// Times that an end which is over sends again what it had taken.
 const LAST_WORDS: u32 = 8;
 /// Payload of a packet that carries nothing for the application.
-const CONTROL: usize = 20;
+pub(super) const CONTROL: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FlowId(u64);
+pub(crate) struct FlowId(pub(super) u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -61,7 +61,7 @@ pub(crate) struct EndRef {
 }
 
 impl EndRef {
-    fn other(self) -> Self {
+    pub(super) fn other(self) -> Self {
         Self { flow: self.flow, side: self.side.other() }
     }
 }
@@ -130,10 +130,10 @@ pub(crate) struct Flow {
     /// Whether Noise and Yamux run on its first stream.
     pub(super) secured: bool,
     /// The rounds of the handshake, and the one that is under way.
-    rounds: u8,
-    round: u8,
+    pub(super) rounds: u8,
+    pub(super) round: u8,
     /// Two dials have met: this one goes on as the other's listener.
-    merged: Option<FlowId>,
+    pub(super) merged: Option<FlowId>,
     pub(super) dialer: End,
     pub(super) listener: Option<End>,
 }
@@ -141,30 +141,30 @@ pub(crate) struct Flow {
 #[derive(Debug)]
 pub(crate) struct End {
     pub(super) host: HostId,
-    incarnation: u32,
+    pub(super) incarnation: u32,
     pub(super) local: SocketAddr,
     /// As this end sees it.
     pub(super) remote: SocketAddr,
     pub(super) key: PublicKey,
     pub(super) phase: Phase,
     /// Whether somebody drives the handshake, and the round that waits for it.
-    driven: bool,
-    waiting_round: Option<u8>,
+    pub(super) driven: bool,
+    pub(super) waiting_round: Option<u8>,
     /// Connections and streams that the application holds.
     pub(super) handles: usize,
-    next_sequence: u64,
-    expected: u64,
-    early: BTreeMap<u64, Body>,
+    pub(super) next_sequence: u64,
+    pub(super) expected: u64,
+    pub(super) early: BTreeMap<u64, Body>,
     pub(super) streams: BTreeMap<u64, StreamState>,
     pub(super) next_stream: u64,
     pub(super) unaccepted: VecDeque<u64>,
     /// Whoever waits for the connection itself.
     pub(super) wakers: Wakers,
-    silences: u64,
-    silent: bool,
-    probing: bool,
-    keeps_mapping: bool,
-    goodbye_heard: bool,
+    pub(super) silences: u64,
+    pub(super) silent: bool,
+    pub(super) probing: bool,
+    pub(super) keeps_mapping: bool,
+    pub(super) goodbye_heard: bool,
 }
 
 #[derive(Debug)]
@@ -198,17 +198,17 @@ pub(crate) struct State {
     /// How long at most until an end finds out that nobody is there any more.
     pub(crate) keep_alive: Duration,
     pub(super) flows: BTreeMap<FlowId, Flow>,
-    by_host: BTreeMap<HostId, BTreeSet<FlowId>>,
+    pub(super) by_host: BTreeMap<HostId, BTreeSet<FlowId>>,
     pub(super) listeners: BTreeMap<ListenerId, ListenerState>,
     pub(super) next_listener: u64,
-    next_flow: u64,
+    pub(super) next_flow: u64,
     /// To be woken once the lock on this is released.
     pub(crate) woken: Vec<Waker>,
     /// The tasks that run on hosts, by host and number.
     pub(super) tasks: BTreeMap<(HostId, u64), Option<Waker>>,
     pub(super) next_task: u64,
     /// What hosts that sleep send when they wake.
-    asleep: BTreeMap<HostId, Vec<Segment>>,
+    pub(super) asleep: BTreeMap<HostId, Vec<Segment>>,
     /// How many public addresses are given away.
     pub(crate) addresses_given: u32,
 }
@@ -275,70 +275,11 @@ impl State {
         }
     }
 
-    /// Starts a connection. The caller holds its dialing end from now on.
-    pub(crate) fn dial(
-        &mut self,
-        now: Duration,
-        host: HostId,
-        endpoint: Endpoint,
-        secured: bool,
-        key: PublicKey,
-    ) -> Result<EndRef, &'static str> {
-        let protocol = endpoint.service.protocol();
-        let local = self.source(host, protocol, endpoint.socket).ok_or("this host has no route to it")?;
-        let id = FlowId(self.next_flow);
-        self.next_flow = id.0.wrapping_add(1);
-        let dialer = End::new((host, self.incarnation(host)), local, endpoint.socket, key, Side::Dialer);
-        let rounds = if secured { 1 } else { endpoint.service.round_trips() };
-        let flow = Flow {
-            service: endpoint.service,
-            secured,
-            rounds,
-            round: 1,
-            merged: None,
-            dialer,
-            listener: None,
-        };
-        self.flows.insert(id, flow);
-        self.by_host.entry(host).or_default().insert(id);
-        self.send_round(now, id, 1, 0);
-        Ok(EndRef { flow: id, side: Side::Dialer })
-    }
-
-    /// A listener's port is the dialer's as well: QUIC has one socket for both, and TCP may share it.
-    fn source(&mut self, host: HostId, protocol: IpProtocol, remote: SocketAddr) -> Option<SocketAddr> {
-        let state = self.fabric.host(host)?;
-        let ip = match remote.ip().is_loopback() {
-            true => remote.ip(),
-            false => *state.addresses.iter().find(|own| own.is_ipv4() == remote.is_ipv4())?,
-        };
-        let listening = self
-            .listeners_of(host)
-            .find(|(_, listener)| listener.service.protocol() == protocol && listener.hears(ip))
-            .map(|(_, listener)| listener.port);
-        let port = match listening {
-            Some(port) => port,
-            None => self.fabric.host_mut(host)?.assign_port(),
-        };
-        Some(SocketAddr::new(ip, port))
-    }
-
     pub(super) fn incarnation(&self, host: HostId) -> u32 {
         self.fabric.host(host).map_or(0, |host| host.incarnation)
     }
 
-    fn send_round(&mut self, now: Duration, id: FlowId, round: u8, attempt: u32) {
-        self.send(
-            now,
-            EndRef { flow: id, side: Side::Dialer },
-            CONTROL,
-            Signal::Dial { flow: id, round, attempt },
-        );
-        let retry = FIRST_RETRY.saturating_mul(1 << attempt.min(8));
-        self.fabric.timer(now.saturating_add(retry), Signal::Dial { flow: id, round, attempt });
-    }
-
-    fn send(&mut self, now: Duration, from: EndRef, length: usize, payload: Signal) {
+    pub(super) fn send(&mut self, now: Duration, from: EndRef, length: usize, payload: Signal) {
         let Some(protocol) = self.flows.get(&from.flow).map(|flow| flow.service.protocol()) else { return };
         let Some(end) = self.end(from) else { return };
         let outgoing = Outgoing {
@@ -352,7 +293,7 @@ impl State {
         self.fabric.send(now, outgoing);
     }
 
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         now: Duration,
         to: HostId,
@@ -368,7 +309,7 @@ impl State {
         }
     }
 
-    fn fire(&mut self, now: Duration, signal: Signal) {
+    pub(super) fn fire(&mut self, now: Duration, signal: Signal) {
         match signal {
             Signal::Dial { flow: id, round, attempt } => {
                 let Some(flow) = self.flows.get(&id) else { return };
@@ -405,137 +346,14 @@ impl State {
         }
     }
 
-    fn dialed(
-        &mut self,
-        now: Duration,
-        id: FlowId,
-        round: u8,
-        to: HostId,
-        (local, source): (SocketAddr, SocketAddr),
-    ) {
-        let Some(flow) = self.flows.get(&id) else { return };
-        if flow.merged.is_some() {
-            return;
-        }
-        let at = EndRef { flow: id, side: Side::Listener };
-        let (service, secured, rounds) = (flow.service, flow.secured, flow.rounds);
-        if flow.listener.is_none() && round == 1 {
-            let met = self.crossing(id, to, local, source);
-            let listener = self.listening(to, local, service, secured);
-            let (key, driven, listener) = match (&met, listener) {
-                (Some((_, key)), _) => (key.clone(), true, None),
-                (None, Some((id, listener))) if listener.has_room() => {
-                    (listener.key.clone(), secured, Some(id))
-                }
-                // Whoever is too busy says nothing, and the dialer tries again.
-                (None, Some(_)) => return,
-                (None, None) => return self.refuse_stranger(now, id, to, (local, source)),
-            };
-            let mut end = End::new((to, self.incarnation(to)), local, source, key, Side::Listener);
-            end.driven = driven;
-            if let Some(flow) = self.flows.get_mut(&id) {
-                flow.listener = Some(end);
-            }
-            self.by_host.entry(to).or_default().insert(id);
-            if let Some((other, _)) = met {
-                self.merge(other, id);
-            }
-            if let Some(listener) = listener {
-                self.incoming(listener, id);
-            }
-        }
-        let Some(end) = self.end_mut(at) else { return };
-        if matches!(end.phase, Phase::Over(_)) {
-            return self.send(now, at, CONTROL, Signal::Refuse(at.other()));
-        }
-        match end.driven || round < rounds {
-            true => self.send(now, at, CONTROL, Signal::Answer { flow: id, round }),
-            false => end.waiting_round = Some(round),
-        }
-    }
-
-    /// TCP's simultaneous open (RFC 9293, section 3.5): the host dials the very socket that dials it, from the very port.
-    fn crossing(
-        &self,
-        id: FlowId,
-        host: HostId,
-        local: SocketAddr,
-        source: SocketAddr,
-    ) -> Option<(FlowId, PublicKey)> {
-        let secured = self.flows.get(&id).filter(|flow| flow.service.protocol() == IpProtocol::Tcp)?.secured;
-        let crosses = |flow: &&Flow| {
-            flow.service.protocol() == IpProtocol::Tcp
-                && flow.secured == secured
-                && flow.merged.is_none()
-                && flow.listener.is_none()
-                && matches!(flow.dialer.phase, Phase::Handshake)
-                && (flow.dialer.host, flow.dialer.local, flow.dialer.remote) == (host, local, source)
-        };
-        let candidates = self.by_host.get(&host)?.iter().filter(|other| **other != id);
-        candidates
-            .filter_map(|other| Some((*other, self.flows.get(other).filter(crosses)?.dialer.key.clone())))
-            .next()
-    }
-
-    /// The dial `id` goes on as the listening end of `into`.
-    fn merge(&mut self, id: FlowId, into: FlowId) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        flow.merged = Some(into);
-        let woken = flow.dialer.wakers.take();
-        self.woken.extend(woken);
-    }
-
-    /// A TCP port that nobody listens on says so. UDP ports say it too, but hardly anybody hears it.
-    fn refuse_stranger(
-        &mut self,
-        now: Duration,
-        id: FlowId,
-        host: HostId,
-        (local, source): (SocketAddr, SocketAddr),
-    ) {
-        if self.flows.get(&id).is_some_and(|flow| flow.service.protocol() == IpProtocol::Tcp) {
-            let payload = Signal::Refuse(EndRef { flow: id, side: Side::Dialer });
-            let (protocol, length) = (IpProtocol::Tcp, CONTROL);
-            let outgoing =
-                Outgoing { from: host, protocol, source: local, destination: source, length, payload };
-            self.fabric.send(now, outgoing);
-        }
-    }
-
-    fn refused(&mut self, now: Duration, at: EndRef) {
-        let Some(end) = self.end_mut(at) else { return };
-        let reason = match end.phase {
-            Phase::Handshake => "connection refused",
-            Phase::Open => "reset by the remote host",
-            // The remote had gone before our goodbye came.
-            Phase::Over(_) => return self.goodbye_heard(at),
-        };
-        self.over(now, at, ConnectionError::Io(reason.to_owned()));
-    }
-
-    fn goodbye_heard(&mut self, at: EndRef) {
+    pub(super) fn goodbye_heard(&mut self, at: EndRef) {
         let Some(end) = self.end_mut(at) else { return };
         end.goodbye_heard = true;
         let woken = end.wakers.take();
         self.woken.extend(woken);
     }
 
-    fn answered(&mut self, now: Duration, id: FlowId, round: u8) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        if !matches!(flow.dialer.phase, Phase::Handshake) || flow.round != round {
-            return;
-        }
-        let at = EndRef { flow: id, side: Side::Dialer };
-        if round < flow.rounds {
-            flow.round = round.saturating_add(1);
-            self.send_round(now, id, round.saturating_add(1), 0);
-        } else {
-            self.open(now, at);
-            self.push(now, at, Body::Confirm);
-        }
-    }
-
-    fn open(&mut self, now: Duration, at: EndRef) {
+    pub(super) fn open(&mut self, now: Duration, at: EndRef) {
         let Some(end) = self.end_mut(at) else { return };
         end.phase = Phase::Open;
         let (woken, host) = (end.wakers.take(), end.host);
@@ -543,45 +361,6 @@ impl State {
         self.keep_mapping(now, at, true);
         self.fabric.note(now, What::Connected, host);
         self.assess(now, at.flow);
-    }
-
-    /// The listening end's handshake is driven from now on.
-    pub(crate) fn drive(&mut self, now: Duration, at: EndRef) {
-        let Some(end) = self.end_mut(at) else { return };
-        end.driven = true;
-        if let Some(round) = end.waiting_round.take() {
-            self.send(now, at, CONTROL, Signal::Answer { flow: at.flow, round });
-        }
-    }
-
-    /// Ready with the remote's key once the connection is open; `at` may become another end on the way.
-    pub(crate) fn poll_established(
-        &mut self,
-        at: &mut EndRef,
-        cx: &Context<'_>,
-    ) -> Poll<Result<PublicKey, Arc<ConnectionError>>> {
-        self.follow(at);
-        let remote = self.end(at.other()).map(|end| end.key.clone());
-        let Some(end) = self.end_mut(*at) else {
-            return Poll::Ready(Err(Arc::new(ConnectionError::ClosedLocally)));
-        };
-        match (&end.phase, remote) {
-            (Phase::Over(reason), _) => Poll::Ready(Err(reason.clone())),
-            (Phase::Open, Some(remote)) => Poll::Ready(Ok(remote)),
-            _ => {
-                end.wakers.register(cx);
-                Poll::Pending
-            }
-        }
-    }
-
-    /// A dial that has met another goes on as its listening end.
-    fn follow(&mut self, at: &mut EndRef) {
-        let merged = self.flows.get(&at.flow).and_then(|flow| flow.merged);
-        if let Some(into) = merged.filter(|_| at.side == Side::Dialer) {
-            self.remove(at.flow);
-            *at = EndRef { flow: into, side: Side::Listener };
-        }
     }
 
     pub(crate) fn poll_over(&mut self, at: EndRef, cx: &Context<'_>) -> Poll<Arc<ConnectionError>> {
@@ -623,7 +402,7 @@ impl State {
         self.transmit(now, segment);
     }
 
-    fn transmit(&mut self, now: Duration, mut segment: Segment) {
+    pub(super) fn transmit(&mut self, now: Duration, mut segment: Segment) {
         let Some(end) = self.end(segment.from) else { return };
         let is_over = matches!(end.phase, Phase::Over(_));
         let Some(host) = self.fabric.host(end.host) else { return };
@@ -638,7 +417,7 @@ impl State {
     }
 
     /// Sent again 9/8 of a round trip after it was sent (RFC 9002, section 6.1.2), and twice as long after each further loss.
-    fn lost(&mut self, now: Duration, mut segment: Segment, packets: usize) {
+    pub(super) fn lost(&mut self, now: Duration, mut segment: Segment, packets: usize) {
         let Some((ours, theirs)) = self.end(segment.from).zip(self.end(segment.from.other())) else { return };
         let link = self.fabric.link(ours.host, theirs.host);
         let round_trip = link.latency.saturating_add(link.jitter).saturating_mul(2);
@@ -650,7 +429,7 @@ impl State {
         self.fabric.timer(at, Signal::Segment(segment));
     }
 
-    fn arrived(&mut self, now: Duration, to: HostId, segment: Segment) {
+    pub(super) fn arrived(&mut self, now: Duration, to: HostId, segment: Segment) {
         let at = segment.from.other();
         let incarnation = self.incarnation(to);
         let Some(end) = self.end_mut(at) else { return };
@@ -667,7 +446,7 @@ impl State {
         }
     }
 
-    fn receive(&mut self, now: Duration, at: EndRef, body: Body) {
+    pub(super) fn receive(&mut self, now: Duration, at: EndRef, body: Body) {
         match body {
             Body::Confirm => self.open(now, at),
             Body::KeepAlive => {}
@@ -697,13 +476,6 @@ impl State {
             _ => {}
         }
         self.over(now, at, ConnectionError::ClosedLocally);
-    }
-
-    /// A dial, or a handshake, is given up.
-    pub(crate) fn cancel(&mut self, now: Duration, mut at: EndRef) {
-        self.follow(&mut at);
-        self.close(now, at);
-        self.release(at);
     }
 
     pub(crate) fn hold(&mut self, at: EndRef) {
@@ -762,7 +534,7 @@ impl State {
         self.remove(id);
     }
 
-    fn remove(&mut self, id: FlowId) {
+    pub(super) fn remove(&mut self, id: FlowId) {
         let Some(flow) = self.flows.remove(&id) else { return };
         for end in std::iter::once(&flow.dialer).chain(&flow.listener) {
             if let Some(flows) = self.by_host.get_mut(&end.host) {
@@ -770,160 +542,10 @@ impl State {
             }
         }
     }
-
-    fn keep_mapping(&mut self, now: Duration, at: EndRef, keep: bool) {
-        let Some(protocol) = self.flows.get(&at.flow).map(|flow| flow.service.protocol()) else { return };
-        let Some(end) = self.end(at) else { return };
-        let (host, local, remote) = (end.host, end.local, end.remote);
-        if end.keeps_mapping == keep {
-            return;
-        }
-        let Some(router) = self.fabric.translator(host, local, remote) else { return };
-        let table = self.fabric.router_mut(router).map(|router| &mut router.table);
-        let kept = table.is_some_and(|table| table.keep(now, protocol, local, remote, keep)) && keep;
-        if let Some(end) = self.end_mut(at) {
-            end.keeps_mapping = kept;
-        }
-    }
-
-    /// Whether what one end sends reaches the other.
-    fn reaches(&self, now: Duration, from: EndRef) -> bool {
-        let Some(flow) = self.flows.get(&from.flow) else { return false };
-        let Some((ours, theirs)) = self.end(from).zip(self.end(from.other())) else { return false };
-        let protocol = flow.service.protocol();
-        let mapped = |end: &End| match self.fabric.translator(end.host, end.local, end.remote) {
-            None => true,
-            Some(router) => {
-                let router = self.fabric.routers.get(router.0 as usize);
-                router.is_some_and(|router| router.table.is_kept(now, protocol, end.local, end.remote))
-            }
-        };
-        self.fabric.is_connected(protocol, ours.host, theirs.host) && mapped(ours) && mapped(theirs)
-    }
-
-    /// The network, or one of the ends, has changed: does each end still hear the other?
-    fn assess(&mut self, now: Duration, id: FlowId) {
-        for side in [Side::Dialer, Side::Listener] {
-            let at = EndRef { flow: id, side };
-            let hears = self.reaches(now, at.other());
-            let is_heard = self.reaches(now, at);
-            let remote_is_gone = self.end(at.other()).is_none_or(|end| matches!(end.phase, Phase::Over(_)));
-            let (idle_timeout, keep_alive) = (self.idle_timeout, self.keep_alive);
-            let Some(end) = self.end_mut(at) else { continue };
-            let waits = match end.phase {
-                Phase::Open => true,
-                // A dialer counts its attempts instead.
-                Phase::Handshake => side == Side::Listener,
-                Phase::Over(_) => false,
-            };
-            if !waits {
-                continue;
-            }
-            let silent = remote_is_gone || !hears;
-            if silent && !end.silent {
-                end.silences = end.silences.wrapping_add(1);
-                let number = end.silences;
-                self.fabric.timer(now.saturating_add(idle_timeout), Signal::Silence(at, number));
-            }
-            let Some(end) = self.end_mut(at) else { continue };
-            end.silent = silent;
-            if remote_is_gone && hears && is_heard && !end.probing {
-                end.probing = true;
-                let wait = self.fabric.random.duration(keep_alive);
-                self.fabric.timer(now.saturating_add(wait), Signal::Probe(at));
-            }
-        }
-    }
-
-    pub(crate) fn assess_all(&mut self, now: Duration) {
-        let all: Vec<FlowId> = self.flows.keys().copied().collect();
-        all.into_iter().for_each(|flow| self.assess(now, flow));
-    }
-
-    fn flows_of(&self, host: HostId) -> Vec<FlowId> {
-        self.by_host.get(&host).map(|flows| flows.iter().copied().collect()).unwrap_or_default()
-    }
-
-    fn ends_of(&self, host: HostId) -> Vec<EndRef> {
-        let both = |flow| [Side::Dialer, Side::Listener].map(|side| EndRef { flow, side });
-        let ends = self.flows_of(host).into_iter().flat_map(both);
-        ends.filter(|at| self.end(*at).is_some_and(|end| end.host == host)).collect()
-    }
-
-    pub(crate) fn crash(&mut self, now: Duration, host: HostId) {
-        let Some(state) = self.fabric.host_mut(host) else { return };
-        state.power = Power::Off;
-        state.incarnation = state.incarnation.wrapping_add(1);
-        self.fabric.note(now, What::Crashed, host);
-        self.asleep.remove(&host);
-        self.wake_tasks(host);
-        self.end_listeners(now, host);
-        for at in self.ends_of(host) {
-            self.over(now, at, ConnectionError::Io("the host crashed".to_owned()));
-        }
-        self.assess_host(now, host);
-    }
-
-    pub(crate) fn restart(&mut self, now: Duration, host: HostId) {
-        if let Some(state) = self.fabric.host_mut(host).filter(|host| host.power == Power::Off) {
-            state.power = Power::On;
-            self.fabric.note(now, What::Restarted, host);
-            self.assess_host(now, host);
-        }
-    }
-
-    pub(crate) fn sleep(&mut self, now: Duration, host: HostId, duration: Duration) {
-        let Some(state) = self.fabric.host_mut(host).filter(|host| host.power != Power::Off) else { return };
-        state.power = Power::Asleep;
-        state.sleeps = state.sleeps.wrapping_add(1);
-        let sleep = state.sleeps;
-        self.fabric.note(now, What::FellAsleep, host);
-        self.fabric.timer(now.saturating_add(duration), Signal::WakeUp(host, sleep));
-        for at in self.ends_of(host) {
-            self.keep_mapping(now, at, false);
-        }
-        self.assess_host(now, host);
-    }
-
-    fn alarm(&mut self, now: Duration, host: HostId, sleep: u32) {
-        if self.fabric.host(host).is_some_and(|host| host.sleeps == sleep) {
-            self.wake(now, host);
-        }
-    }
-
-    pub(crate) fn wake(&mut self, now: Duration, host: HostId) {
-        let asleep = |host: &&mut super::fabric::HostState| host.power == Power::Asleep;
-        let Some(state) = self.fabric.host_mut(host).filter(asleep) else { return };
-        state.power = Power::On;
-        self.fabric.note(now, What::WokeUp, host);
-        self.wake_tasks(host);
-        for segment in self.asleep.remove(&host).unwrap_or_default() {
-            self.transmit(now, segment);
-        }
-        for at in self.ends_of(host) {
-            self.keep_mapping(now, at, true);
-            let Some(end) = self.end_mut(at) else { continue };
-            // What was not heard while it slept does not count.
-            end.silent = false;
-            match (&end.phase, at.side) {
-                (Phase::Open, _) => self.push(now, at, Body::KeepAlive),
-                (Phase::Handshake, Side::Dialer) => {
-                    let round = self.flows.get(&at.flow).map_or(1, |flow| flow.round);
-                    self.send_round(now, at.flow, round, 0);
-                }
-                _ => {}
-            }
-        }
-        self.assess_host(now, host);
-    }
-
-    pub(crate) fn assess_host(&mut self, now: Duration, host: HostId) {
-        self.flows_of(host).into_iter().for_each(|flow| self.assess(now, flow));
-    }
 }
 
 impl End {
-    fn new(
+    pub(super) fn new(
         (host, incarnation): (HostId, u32),
         local: SocketAddr,
         remote: SocketAddr,
