@@ -17,10 +17,12 @@ const FIREFOX: Program = Program(&["firefox-esr", "firefox"], "firefox-esr");
 const IP: Program = Program(&["ip"], "iproute2");
 /// Passes addresses between the programs of `cargo xtask interop`, as in the libp2p project's own tests.
 const REDIS: Program = Program(&["redis-server"], "redis-server");
+/// litep2p, a peer of `cargo xtask interop`, is built with it.
+const PROTOC: Program = Program(&["protoc"], "protobuf-compiler");
 
 /// Installs whatever is missing of all that comes from Debian, and returns where it is, by package.
 pub(crate) fn everything(shell: &Shell) -> Result<Vec<(&'static str, PathBuf)>> {
-    let programs = [CHROMIUM, CHROMEDRIVER, FIREFOX, IP, REDIS];
+    let programs = [CHROMIUM, CHROMEDRIVER, FIREFOX, IP, REDIS, PROTOC];
     let packages = programs.iter().map(|program| program.1);
     Ok(packages.zip(found(shell, &programs)?).collect())
 }
