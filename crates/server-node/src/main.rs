@@ -9,6 +9,7 @@ mod echo;
 mod identity;
 mod liveness;
 mod network;
+mod open_files;
 mod perf;
 mod ping;
 mod relay;

@@ -18,7 +18,8 @@ use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::RunArguments, config::Config, echo, identity, liveness, network::Network, status::Status, webrtc,
+    cli::RunArguments, config::Config, echo, identity, liveness, network::Network, open_files,
+    status::Status, webrtc,
 };
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -42,6 +43,9 @@ pub(crate) struct Running {
 impl Running {
     /// A node with its status port. It does not listen yet.
     pub(crate) async fn prepare(config: Config) -> anyhow::Result<Self> {
+        if let Err(error) = open_files::raise_limit() {
+            tracing::warn!("as many connections as files may be open by default: {error}");
+        }
         let keypair = identity::load_or_create(&config.data_dir)?;
         // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;

@@ -64,6 +64,18 @@ fn one_port_number_serves_every_transport() {
 }
 
 #[test]
+fn a_server_may_open_as_many_files_as_the_system_permits() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 256; exec \"$0\" run \"$@\"", PEERLOOM]);
+    let server = Server::spawn(limited, directory.path());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let (soft, hard) = line.trim().split_once(char::is_whitespace).unwrap();
+    assert_eq!(Some(soft), hard.split_whitespace().next());
+}
+
+#[test]
 fn identity_and_certificate_hashes_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &EVERY_TRANSPORT);
