@@ -85,26 +85,30 @@ pub(crate) fn run(shell: &Shell, arguments: &Arguments) -> Result<()> {
 /// has time for. `built` is where our programs are; the npm package must be there, too.
 pub(crate) fn subset(shell: &Shell, built: &Path) -> Result<Tally> {
     let peers = Peer::all(shell)?;
-    let mut cells: Vec<Cell<'_>> = Vec::new();
-    for cell in Cell::all(&peers, false) {
-        let is_foreign = cell.dialer.is_ours() != cell.listener.is_ours();
-        let same = |other: &Cell<'_>| {
-            let foreign = |cell: &Cell<'_>| {
-                let peer = if cell.dialer.is_ours() { cell.listener } else { cell.dialer };
-                peer.implementation.clone()
-            };
-            match (&cell.dialer.browser, &other.dialer.browser) {
-                (None, None) => foreign(&cell) == foreign(other) && cell.transport == other.transport,
-                (mine, theirs) => mine == theirs,
-            }
-        };
-        let is_ours_in_a_page = cell.dialer.is_ours() || cell.dialer.browser.is_none();
-        if is_foreign && is_ours_in_a_page && !cells.iter().any(same) {
-            cells.push(cell);
-        }
-    }
+    let cells = one_of_each(Cell::all(&peers, false));
     let programs = prepare(shell, &cells, Some(built));
     Ok(play(shell, &peers, cells, &programs)?.tally())
+}
+
+/// The first cell of each foreign implementation and transport, natively, and of each of our browsers.
+fn one_of_each(cells: Vec<Cell<'_>>) -> Vec<Cell<'_>> {
+    let mut chosen: Vec<Cell<'_>> = Vec::new();
+    for cell in cells {
+        let foreign = |cell: &Cell<'_>| {
+            let peer = if cell.dialer.is_ours() { cell.listener } else { cell.dialer };
+            peer.implementation.clone()
+        };
+        let same = |other: &Cell<'_>| match (&cell.dialer.browser, &other.dialer.browser) {
+            (None, None) => foreign(&cell) == foreign(other) && cell.transport == other.transport,
+            (mine, theirs) => mine == theirs,
+        };
+        let is_foreign = cell.dialer.is_ours() != cell.listener.is_ours();
+        let is_theirs_in_a_page = !cell.dialer.is_ours() && cell.dialer.browser.is_some();
+        if is_foreign && !is_theirs_in_a_page && !chosen.iter().any(same) {
+            chosen.push(cell);
+        }
+    }
+    chosen
 }
 
 /// Builds the programs of whoever plays in these cells.
@@ -173,5 +177,28 @@ impl Arguments {
             command.push_str(" --only-test-plans");
         }
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subset_has_each_foreign_peer_over_each_transport_and_each_browser_once() {
+        let peers: Vec<Peer> = serde_json::from_str(include_str!("../../interop/peers.json")).unwrap();
+        let names: Vec<String> = one_of_each(Cell::all(&peers, false)).iter().map(Cell::name).collect();
+        for peer in peers.iter().filter(|peer| !peer.is_ours() && peer.browser.is_none()) {
+            for transport in &peer.listens {
+                let found = names.iter().filter(|name| {
+                    name.starts_with(&format!("peerloom x {} ({transport}", peer.name))
+                        && [',', ')'].iter().any(|end| name.contains(&format!("({transport}{end}")))
+                });
+                assert_eq!(found.count(), 1, "{} over {transport}: {names:#?}", peer.name);
+            }
+        }
+        for browser in ["Chromium", "Firefox"] {
+            assert_eq!(names.iter().filter(|name| name.contains(browser)).count(), 1, "{names:#?}");
+        }
     }
 }
