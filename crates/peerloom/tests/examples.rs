@@ -7,7 +7,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
 };
 
@@ -45,7 +44,7 @@ impl Drop for Example {
 
 /// Cargo builds the examples for `cargo test`, and puts them beside the tests.
 fn example(name: &str) -> Command {
-    let mut path = PathBuf::from(std::env::current_exe().unwrap());
+    let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
     path.push("examples");

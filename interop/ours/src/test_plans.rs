@@ -41,6 +41,7 @@ struct Test {
 
 /// A transport, and what secures it if it does not do that itself. The multiplexer is always Yamux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the names of the protocols")]
 enum Transport {
     Tcp(Security),
     WebSocket { security: Security, tls: bool },
