@@ -41,6 +41,9 @@
 //! beside the window of a stream, acknowledgements and keep-alives take no bandwidth, and a connection's streams are in one
 //! order. Time goes in steps of a millisecond, as tokio's timers do.
 //!
+//! What a host does while it sleeps or after it has crashed is its node's code, which knows nothing of it: run that by
+//! [`Host::run`], and it stands still or ends with its host.
+//!
 //! Tests need a runtime with one thread and a paused clock, as above, and nodes whose keys are told: [`Host::keypair`].
 //! Whatever has a clock or a source of randomness of its own makes runs differ: `std::time`, maps with random hashers whose
 //! order matters, `tokio::select!` without `biased`.
