@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use crate::{
     connection::Shared,
     noise::{MAX_PLAINTEXT, NoiseError},
+    plaintexts::Plaintexts,
     protection::Protection,
     upgrade::{Muxer, Pipe},
     yamux::{GoAwayCode, Header, Session, Violation, limits::CLOSE_TIMEOUT},
@@ -45,6 +46,7 @@ pub(crate) struct Driver {
     /// Read but not opened.
     input: BytesMut,
     read_size: usize,
+    plaintexts: Plaintexts,
     /// Until the muxer is agreed on, and what has come after that has been delivered.
     muxer: Option<Muxer>,
     /// Sealed; the first `written` bytes are written.
@@ -97,6 +99,7 @@ impl Driver {
             protection,
             input: unread,
             read_size: SMALLEST_READ,
+            plaintexts: Plaintexts::default(),
             muxer: Some(muxer),
             output: Vec::new(),
             written: 0,
@@ -254,7 +257,7 @@ impl Driver {
 
     /// Opens every message that is whole.
     fn open_input(&mut self) -> Result<(), End> {
-        while let Some(plaintext) = self.protection.open(&mut self.input)? {
+        while let Some(plaintext) = self.protection.open(&mut self.input, &mut self.plaintexts)? {
             self.deliver(plaintext)?;
         }
         Ok(())
@@ -286,7 +289,8 @@ impl Driver {
                 Instant::now().checked_add(CLOSE_TIMEOUT).and_then(|at| at.checked_add(FAREWELL));
         }
         let unused = self.input.is_empty() && self.input.capacity() > 0
-            || self.output.is_empty() && self.output.capacity() > 0;
+            || self.output.is_empty() && self.output.capacity() > 0
+            || !self.plaintexts.is_empty();
         let idle_at = if unused { self.used_at.checked_add(IDLE) } else { None };
         let Some(next) = [deadline, idle_at, self.give_up_at].into_iter().flatten().min() else {
             return Ok(false);
@@ -309,6 +313,7 @@ impl Driver {
         }
         if now.saturating_duration_since(self.used_at) >= IDLE {
             self.read_size = SMALLEST_READ;
+            self.plaintexts.clear();
             if self.input.is_empty() {
                 self.input = BytesMut::new();
             }

@@ -4,6 +4,7 @@
 mod connection;
 mod driver;
 pub mod noise;
+mod plaintexts;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod pnet;
 mod protection;

@@ -2,7 +2,10 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::noise::{self, CipherState, NoiseError, frame_length};
+use crate::{
+    noise::{self, CipherState, NoiseError, TAG_LENGTH, frame_length},
+    plaintexts::Plaintexts,
+};
 
 pub(crate) enum Protection {
     /// Noise frames, sealed where they are written.
@@ -32,23 +35,32 @@ impl Protection {
     }
 
     /// Takes the next plaintext off `input`, if it is there as a whole.
-    pub(crate) fn open(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, NoiseError> {
+    pub(crate) fn open(
+        &mut self,
+        input: &mut BytesMut,
+        plaintexts: &mut Plaintexts,
+    ) -> Result<Option<Bytes>, NoiseError> {
         match self {
             Self::Noise { opening, .. } => {
                 let Some(length) = frame_length(input) else { return Ok(None) };
                 let Some(frame) = input.get(2..length) else { return Ok(None) };
-                let plaintext = opening.open(b"", frame)?;
+                let plaintext_length = frame.len().saturating_sub(TAG_LENGTH);
+                let mut plaintext = plaintexts.buffer(plaintext_length);
+                plaintext.resize(plaintext_length, 0);
+                opening.open_into(b"", frame, &mut plaintext)?;
                 input.advance(length);
-                Ok(Some(plaintext.into()))
+                Ok(Some(plaintexts.hand_out(plaintext)))
             }
             #[cfg(not(target_arch = "wasm32"))]
             Self::Pipe if input.is_empty() => Ok(None),
             // A copy, because streams get slices of it, and these would keep the whole large buffer alive.
             #[cfg(not(target_arch = "wasm32"))]
             Self::Pipe => {
-                let plaintext = Bytes::copy_from_slice(input);
+                let mut plaintext = plaintexts.buffer(input.len());
+                plaintext.clear();
+                plaintext.extend_from_slice(input);
                 input.clear();
-                Ok(Some(plaintext))
+                Ok(Some(plaintexts.hand_out(plaintext)))
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     connection::MuxedConnection,
     driver::Driver,
     noise::{self, Handshake, NoiseExtensions, RemoteIdentity},
+    plaintexts::Plaintexts,
     protection::Protection,
     yamux::Session,
 };
@@ -202,7 +203,7 @@ impl Secured {
 
     async fn read(&mut self) -> Result<Bytes, HandshakeError> {
         loop {
-            if let Some(plaintext) = self.protection.open(&mut self.input)? {
+            if let Some(plaintext) = self.protection.open(&mut self.input, &mut Plaintexts::default())? {
                 return Ok(plaintext);
             }
             self.input.reserve(HANDSHAKE_BUFFER);

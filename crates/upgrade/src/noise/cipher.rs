@@ -29,13 +29,21 @@ impl CipherState {
     /// Not in place: the plaintext is handed to streams, and a slice of the large buffer that messages are read into
     /// would keep all of that buffer alive. Decrypting elsewhere costs no copy.
     pub fn open(&mut self, associated_data: &[u8], sealed: &[u8]) -> Result<Vec<u8>, NoiseError> {
+        let mut plaintext = vec![0; sealed.len().saturating_sub(TAG_LENGTH)];
+        self.open_into(associated_data, sealed, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    /// The same into a buffer that is as long as the plaintext.
+    pub(crate) fn open_into(
+        &mut self,
+        associated_data: &[u8],
+        sealed: &[u8],
+        plaintext: &mut [u8],
+    ) -> Result<(), NoiseError> {
         let nonce = self.next_nonce()?;
         let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or(NoiseError::Truncated)?;
-        let mut plaintext = vec![0; ciphertext.len()];
-        self.key
-            .open(nonce, associated_data, ciphertext, tag, &mut plaintext)
-            .map_err(|_| NoiseError::Decrypt)?;
-        Ok(plaintext)
+        self.key.open(nonce, associated_data, ciphertext, tag, plaintext).map_err(|_| NoiseError::Decrypt)
     }
 
     /// Noise spec, "The CipherState object": the last nonce is reserved, and none is ever used twice.

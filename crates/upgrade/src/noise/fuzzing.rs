@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use peerloom_core::Keypair;
 
 use super::{Handshake, NoiseExtensions, Randomness, payload};
-use crate::{Role, protection::Protection};
+use crate::{Role, plaintexts::Plaintexts, protection::Protection};
 
 /// What a remote says under the protection of the handshake.
 pub fn noise_payload(data: &[u8]) {
@@ -25,6 +25,7 @@ pub fn noise_frames(data: &[u8]) {
     let (mut sent, mut received) = (Vec::new(), Vec::new());
     let mut wire = Vec::new();
     let mut input = BytesMut::new();
+    let mut plaintexts = Plaintexts::default();
     for (index, byte) in data.iter().enumerate() {
         let message = vec![*byte; usize::from(byte & 15) * 7];
         let sealed = sender.seal(&mut wire, |output| output.extend_from_slice(&message));
@@ -39,7 +40,7 @@ pub fn noise_frames(data: &[u8]) {
         input.extend(wire.drain(..cut));
         loop {
             let missing = receiver.missing(&input);
-            match receiver.open(&mut input) {
+            match receiver.open(&mut input, &mut plaintexts) {
                 Ok(Some(plaintext)) => {
                     assert_eq!(missing, 0);
                     received.extend_from_slice(&plaintext);

@@ -12,7 +12,7 @@ use browser as platform;
 pub(super) use platform::{AeadKey, KeyPair, hmac_sha256, sha256};
 
 /// Length of a Poly1305 tag in bytes.
-pub(super) const TAG_LENGTH: usize = 16;
+pub(crate) const TAG_LENGTH: usize = 16;
 
 /// The library refused: an authentication tag that does not match, or a key that no honest peer would send.
 #[derive(Debug)]
