@@ -20,9 +20,9 @@ pub(crate) use authenticate::{randomness, run};
 pub use cipher::CipherState;
 pub use error::NoiseError;
 pub(crate) use frame::{MAX_PLAINTEXT, frame_length, seal_frame};
-pub(crate) use primitives::TAG_LENGTH;
 pub use handshake::{Claim, Handshake, MAX_HANDSHAKE_MESSAGE, Randomness, RemoteIdentity};
 pub use payload::NoiseExtensions;
+pub(crate) use primitives::TAG_LENGTH;
 
 /// How errors name this handshake.
 pub(crate) const STEP: &str = "noise";
