@@ -136,10 +136,18 @@ mod tests {
         fn decodes_what_others_do_and_nothing_else(text in "[A-Za-c/+=]{0,9}") {
             let theirs = |encoding: &data_encoding::Encoding, text: &str| encoding.decode(text.as_bytes()).ok();
             prop_assert_eq!(BASE64.decode(&text), theirs(&BASE64_NOPAD, &text));
-            prop_assert_eq!(BASE64.padded().decode(&text), theirs(&THEIR_BASE64, &text));
+            // Theirs takes several padded texts one behind the other for one, which RFC 4648 knows nothing of.
+            let is_one = !text.trim_end_matches('=').contains('=');
+            let padded = if is_one { theirs(&THEIR_BASE64, &text) } else { None };
+            prop_assert_eq!(BASE64.padded().decode(&text), padded);
             let lower = text.to_ascii_lowercase();
             prop_assert_eq!(BASE32.decode(&lower), theirs(&BASE32_NOPAD, &lower.to_ascii_uppercase()));
             prop_assert_eq!(BASE16.decode(&lower), theirs(&HEXLOWER, &lower));
+        }
+
+        #[test]
+        fn padding_in_the_middle_is_refused(one in "[a-d]{3}=", other in "[a-d]{4}") {
+            prop_assert_eq!(BASE64.padded().decode(&(one + &other)), None);
         }
 
         #[test]
