@@ -111,12 +111,9 @@ async fn who_speaks_one_security_protocol_only_meets_whoever_speaks_that() {
     ] {
         assert_works(meet(&dialer, &listener, address(named)).await).await;
     }
-    for (dialer, listener, named) in [
-        (noise(), tls(), ""),
-        (tls(), noise(), ""),
-        (both(), noise(), "/tls"),
-        (both(), tls(), "/noise"),
-    ] {
+    for (dialer, listener, named) in
+        [(noise(), tls(), ""), (tls(), noise(), ""), (both(), noise(), "/tls"), (both(), tls(), "/noise")]
+    {
         let (dialed, accepted) = meet(&dialer, &listener, address(named)).await;
         assert!(dialed.is_err() && accepted.is_err());
     }
