@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use common::{EVERY_TRANSPORT, PEERLOOM, Server};
+use common::{EVERY_TRANSPORT, PEERLOOM, Server, free_port};
 
 fn peerloom(arguments: &[&str]) -> Output {
     Command::new(PEERLOOM).args(arguments).output().unwrap()
@@ -49,8 +49,7 @@ fn ping_and_perf_reach_a_server_over_every_transport() {
 #[test]
 fn one_port_number_serves_every_transport() {
     let directory = tempfile::tempdir().unwrap();
-    // Free for TCP at this moment, and for UDP most likely.
-    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     let server = Server::start_with(directory.path(), &[], &["--port", &port]);
     let on_loopback: Vec<_> =
         server.addresses.iter().filter(|address| address.starts_with("/ip4/127.0.0.1/")).collect();

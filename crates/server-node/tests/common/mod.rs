@@ -5,9 +5,10 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 pub(crate) const PEERLOOM: &str = env!("CARGO_BIN_EXE_peerloom");
@@ -19,6 +20,21 @@ pub(crate) const EVERY_TRANSPORT: [&str; 5] = [
     "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
     "/ip4/127.0.0.1/udp/0/webrtc-direct",
 ];
+
+/// A number that nobody has, for TCP and for UDP. It is below those that the system gives to dialers, one of which would take it
+/// before it is used.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Test programs that run at the same time begin at different numbers.
+        let next = std::process::id().wrapping_mul(16).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + (next % 20_000) as u16;
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// A running `peerloom run`, ended when dropped.
 pub(crate) struct Server {

@@ -2,14 +2,13 @@
 
 use std::{
     fmt, fs,
-    net::{TcpListener, UdpSocket},
     process::Command,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::common::Server;
+use crate::common::{Server, free_port};
 
 /// Memory and descriptors of a process at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -87,16 +86,6 @@ impl Victim {
         addresses.retain(|address| address.starts_with("/ip4/127.0.0.1/"));
         assert_eq!(addresses.len(), 5, "{addresses:?}");
         addresses
-    }
-}
-
-/// A port that nobody has, of TCP and of UDP.
-fn free_port() -> u16 {
-    loop {
-        let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        if UdpSocket::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
     }
 }
 

@@ -133,12 +133,20 @@ async fn handshakes_under_way_do_not_keep_a_port_open() {
 #[tokio::test]
 async fn one_port_number_serves_both_families() {
     let ports = TcpPorts::default();
-    let six = "[::]:0".parse().unwrap();
-    let Ok(six) = ports.listen(six, Service::Libp2p, Multiaddr::empty(), named("six")) else {
-        return; // A machine without IPv6.
-    };
-    let four = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port_of(&six).port());
-    ports.listen(four, Service::Libp2p, Multiaddr::empty(), named("four")).unwrap();
+    let listen =
+        |address: SocketAddr| ports.listen(address, Service::Libp2p, Multiaddr::empty(), named("both"));
+    // A number that is free for the one may be somebody's for the other.
+    for _ in 0..100 {
+        let Ok(six) = listen("[::]:0".parse().unwrap()) else {
+            return; // A machine without IPv6.
+        };
+        let four = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port_of(&six).port());
+        match listen(four) {
+            Ok(_) => return,
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+        }
+    }
+    panic!("no number of a hundred serves both");
 }
 
 #[tokio::test]
