@@ -1,6 +1,7 @@
 import { type CoreConnection, type CoreEvent, WasmNode, type WasmStream } from '../generated/peerloom_wasm.js'
 import { call, callNow, loadCore, onBug, type WasmSource } from './core.js'
 import { asyncDispose } from './dispose.js'
+import { resolveDnsaddr } from './dnsaddr.js'
 import { abortError, PeerloomError, toPeerloomError } from './error.js'
 import type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.js'
 import { type IdentityOption, loadIdentity } from './identity.js'
@@ -18,6 +19,11 @@ export interface PeerloomOptions {
    * them can connect directly. None by default: such a server learns who asks, and which one to trust is yours to say.
    */
   iceServers?: readonly string[]
+  /**
+   * The server that is asked for `/dnsaddr/…` addresses, by DNS over HTTPS: `https://dns.example.org/dns-query`. None by default,
+   * and then such addresses cannot be dialed. Names in other addresses are resolved by the browser.
+   */
+  dnsOverHttps?: string
   /** Where the Wasm core is, if your server or bundler has it elsewhere than beside the JavaScript. */
   wasm?: WasmSource | Promise<WasmSource>
   signal?: AbortSignal
@@ -54,6 +60,7 @@ export class Peerloom extends EventTargetBase {
   /** Whether the identity will be the same the next time. */
   readonly identityKept: boolean
   readonly #core: WasmNode
+  readonly #dnsOverHttps: string | undefined
   readonly #peerId: string
   readonly #peers = new Map<number, Peer>()
   /** By connection, what to do when it is over. */
@@ -74,6 +81,7 @@ export class Peerloom extends EventTargetBase {
   private constructor(seed: Uint8Array, kept: boolean, options: PeerloomOptions) {
     super()
     this.identityKept = kept
+    this.#dnsOverHttps = options.dnsOverHttps
     const onEvent = (event: CoreEvent) => this.#onEvent(event)
     this.#core = callNow(
       () => new WasmNode(seed, options.agentVersion, [...(options.iceServers ?? [])], onEvent),
@@ -125,7 +133,10 @@ export class Peerloom extends EventTargetBase {
    */
   async dial(target: string | readonly string[], options: CallOptions = {}): Promise<Peer> {
     this.#assertOpen()
-    const targets = typeof target === 'string' ? [target] : [...target]
+    const given = typeof target === 'string' ? [target] : [...target]
+    const names = this.#dnsOverHttps
+    const targets = names === undefined ? given : await resolveDnsaddr(names, given, options.signal)
+    this.#assertOpen()
     return this.#peer(await call(() => this.#core.dial(targets, options.signal)))
   }
 

@@ -11,6 +11,19 @@ export function dialedOf(addresses) {
   return connected(addresses, (peer) => ({ id: peer.id, transport: peer.transport }))
 }
 
+/** Dials by name, `server` being what resolves it; and what comes of names that lead nowhere. */
+export async function dialedByName(server, name, astray) {
+  await using node = await Peerloom.create({ identity: 'ephemeral', dnsOverHttps: server })
+  const { id } = await node.dial(name)
+  const codes = {}
+  for (const [what, address] of Object.entries(astray)) codes[what] = await code(node.dial(address))
+  await using without = await Peerloom.create({ identity: 'ephemeral' })
+  codes.notConfigured = await code(without.dial(name))
+  await using unanswered = await Peerloom.create({ identity: 'ephemeral', dnsOverHttps: '/nobody' })
+  codes.noServer = await code(unanswered.dial(name))
+  return { id, codes }
+}
+
 export async function identities() {
   const store = crypto.randomUUID()
   const [a, b] = await Promise.all([1, 2].map(() => Peerloom.create({ identity: { store } })))

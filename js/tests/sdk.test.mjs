@@ -29,7 +29,10 @@ for (const { name: browserName, missing, open } of browsers()) {
 
     before(async () => {
       server = await PeerloomServer.start()
-      site = await startSite(() => server.kill())
+      site = await startSite(
+        () => server.kill(),
+        (name) => (name.startsWith('_dnsaddr.') ? recordsOf(name.slice('_dnsaddr.'.length), server) : []),
+      )
       browser = await open()
       page = await browser.newPage(site.url)
     })
@@ -80,6 +83,30 @@ for (const { name: browserName, missing, open } of browsers()) {
       const { id, transport } = await inPage('dialedOf', [...useless, ...server.addresses])
       assert.equal(id, server.peer)
       assert.ok(transport in TRANSPORTS, transport)
+    })
+
+    test('a name is resolved by DNS over HTTPS, if the application says by which server', async () => {
+      const peer = `/p2p/${server.peer}`
+      const { id, codes } = await inPage(
+        'dialedByName',
+        `${site.url}dns-query`,
+        `/dnsaddr/first.example${peer}`,
+        {
+          unknown: '/dnsaddr/unknown.example',
+          endless: '/dnsaddr/endless.example',
+          otherPeer: `/dnsaddr/first.example/p2p/${PeerloomServer.otherPeerId()}`,
+          tooLong: `/dnsaddr/${'a'.repeat(64)}.example`,
+        },
+      )
+      assert.equal(id, server.peer)
+      assert.deepEqual(codes, {
+        unknown: 'ERR_NO_ADDRESSES',
+        endless: 'ERR_NO_ADDRESSES',
+        otherPeer: 'ERR_NO_ADDRESSES',
+        tooLong: 'ERR_INVALID_ARGUMENT',
+        notConfigured: 'ERR_UNSUPPORTED_ADDRESS',
+        noServer: 'ERR_UNREACHABLE',
+      })
     })
 
     for (const [transport, pattern] of Object.entries(TRANSPORTS)) {
@@ -178,4 +205,14 @@ for (const { name: browserName, missing, open } of browsers()) {
       assert.deepEqual(outcome, { read: 'ERR_CONNECTION_CLOSED', gone: true })
     })
   })
+}
+
+/** One name leads to another, and that to the server's addresses; one leads to itself. */
+function recordsOf(name, server) {
+  const records = {
+    'first.example': [`/dnsaddr/second.example/p2p/${server.peer}`],
+    'second.example': server.addresses,
+    'endless.example': ['/dnsaddr/endless.example', '/dnsaddr/endless.example'],
+  }
+  return ['v=spf1 -all', ...(records[name] ?? []).map((address) => `dnsaddr=${address}`)]
 }

@@ -30,10 +30,39 @@ const PAGE = `<!doctype html>
   }
 </script>`
 
-/** Serves them; a POST to `/kill` calls `kill`. */
-export async function startSite(kill) {
+/** The answer to a question for TXT records (RFC 1035, section 4.1); a text of more than 255 bytes takes several strings. */
+function dnsAnswer(query, texts) {
+  const labels = []
+  let at = 12
+  for (; query[at] > 0; at += 1 + query[at]) labels.push(query.toString('utf8', at + 1, at + 1 + query[at]))
+  const question = query.subarray(12, at + 5)
+  const records = texts(labels.join('.')).map((text) => {
+    const bytes = Buffer.from(text)
+    const strings = []
+    for (let from = 0; from < bytes.length; from += 255) {
+      const part = bytes.subarray(from, from + 255)
+      strings.push(Buffer.of(part.length), part)
+    }
+    const data = Buffer.concat(strings)
+    // The name is a pointer to the question's.
+    const fixed = Buffer.from([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60, data.length >> 8, data.length & 255])
+    return Buffer.concat([fixed, data])
+  })
+  const header = Buffer.from([0, 0, 0x81, 0x80, 0, 1, 0, records.length, 0, 0, 0, 0])
+  return Buffer.concat([header, question, ...records])
+}
+
+/** Serves them; a POST to `/kill` calls `kill`, and `/dns-query` answers with the `texts` of a name (RFC 8484). */
+export async function startSite(kill, texts = () => []) {
   const site = http.createServer(async (request, response) => {
     const path = normalize(new URL(request.url, 'http://site').pathname)
+    if (path === '/dns-query') {
+      const query = []
+      for await (const part of request) query.push(part)
+      response.setHeader('Content-Type', 'application/dns-message')
+      response.end(dnsAnswer(Buffer.concat(query), texts))
+      return
+    }
     if (path === '/kill') {
       await kill()
       response.end()
