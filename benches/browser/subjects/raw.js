@@ -128,8 +128,16 @@ async function openChannel(peerConnection) {
   channel.binaryType = 'arraybuffer'
   channel.bufferedAmountLowThreshold = SEND_BUFFER / 4
   const inbox = new Inbox()
+  // The length of a long message comes as a message of its own.
+  let lengthCame = false
   channel.onmessage = ({ data }) => {
-    const { flag, payload } = unframed(new Uint8Array(data))
+    const bytes = new Uint8Array(data)
+    if (!lengthCame && bytes.length <= 3 && bytes.at(-1) < 0x80 && bytes.length === lengthOfVarint(bytes)) {
+      lengthCame = true
+      return
+    }
+    const { flag, payload } = unframed(bytes, lengthCame)
+    lengthCame = false
     if (payload.length > 0) inbox.put(payload)
     if (flag === 0) {
       // The server may have closed it already, having our own FIN.
@@ -165,7 +173,10 @@ function frames(bytes) {
   return all
 }
 
-function unframed(bytes) {
+/** How many bytes the number at the beginning takes. */
+const lengthOfVarint = (bytes) => bytes.findIndex((byte) => byte < 0x80) + 1
+
+function unframed(bytes, lengthCame) {
   let at = 0
   const number = () => {
     let value = 0
@@ -175,7 +186,7 @@ function unframed(bytes) {
       if (byte < 0x80) return value
     }
   }
-  number()
+  if (!lengthCame) number()
   let flag
   let payload = new Uint8Array(0)
   while (at < bytes.length) {
