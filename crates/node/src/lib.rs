@@ -42,6 +42,9 @@ pub use dial::{ConnectError, DialTarget};
 pub use event::{Events, NodeEvent};
 pub use limits::Limits;
 pub use node::{Node, OpenStreamError, StreamTarget, WeakNode};
-pub use peer_store::{ADDRESS_TTL, MAX_ADDRESSES_PER_PEER, PeerDetails, PeerStore};
+pub use peer_store::{
+    ADDRESS_TTL, MAX_ADDRESSES_PER_PEER, MAX_TAG_NAME_LENGTH, MAX_TAGGED_PEERS, MAX_TAGS_PER_PEER,
+    PeerDetails, PeerStore, Tag, TagError,
+};
 pub use relayed::ExpectDirect;
 pub use router::{HandleError, IncomingStream, OpenedStream};

@@ -1,11 +1,15 @@
 //! What is known of peers. Protocols do not ask each other: one writes here, another reads.
 
+mod tags;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::RwLock;
 use peerloom_core::{Multiaddr, PeerId, ProtocolName, PublicKey, SignedEnvelope, runtime::Instant};
 use tokio::sync::{Notify, futures::Notified};
 
+use self::tags::Tags;
+pub use self::tags::{MAX_TAG_NAME_LENGTH, MAX_TAGGED_PEERS, MAX_TAGS_PER_PEER, Tag, TagError};
 use crate::event::{EventSender, NodeEvent};
 
 /// Addresses kept for one peer; the one that was last seen earliest makes room.
@@ -21,6 +25,7 @@ pub struct PeerStore {
     events: EventSender,
     /// Tells dials under way.
     addresses_added: Notify,
+    tags: Tags,
 }
 
 /// What identify told of a peer.
@@ -60,7 +65,13 @@ struct StoredAddress {
 impl PeerStore {
     pub(crate) fn new(capacity: usize, events: EventSender) -> Self {
         let peers = RwLock::new(BTreeMap::new());
-        Self { peers, capacity: capacity.max(1), events, addresses_added: Notify::new() }
+        Self {
+            peers,
+            capacity: capacity.max(1),
+            events,
+            addresses_added: Notify::new(),
+            tags: Tags::default(),
+        }
     }
 
     /// Adds an address at which `peer` may be reached. A final `/p2p/…` is left off; one that names another peer makes
