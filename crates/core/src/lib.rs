@@ -20,6 +20,7 @@ mod peer_record;
 mod prefixed;
 mod protocol_name;
 pub mod runtime;
+mod scope;
 mod signed_envelope;
 mod stream;
 mod transport;
@@ -36,6 +37,7 @@ pub use peer_id::{PeerId, PeerIdError};
 pub use peer_record::{PeerRecord, PeerRecordError};
 pub use prefixed::Prefixed;
 pub use protocol_name::{ProtocolName, ProtocolNameError};
+pub use scope::Scope;
 pub use signed_envelope::{EnvelopeError, MAX_ENVELOPE_BYTES, SignedEnvelope};
 pub use stream::{Stream, StreamError, StreamExt, StreamIo};
 pub use transport::{

@@ -107,6 +107,12 @@ pub trait Connection: MaybeSend + MaybeSync + 'static {
     /// Where the remote is: the address dialed, or the one it came from. Without `/p2p/…`.
     fn remote_address(&self) -> &Multiaddr;
 
+    /// The address of this end's own socket, without `/p2p/…`, if the transport can tell: where it is a listener's as well, what
+    /// the remote sees of it is where others reach us. The host may be unspecified.
+    fn local_address(&self) -> Option<Multiaddr> {
+        None
+    }
+
     /// The way through a relay, if it takes one; otherwise the connection is direct.
     fn circuit(&self) -> Option<&Arc<Circuit>> {
         None

@@ -4,7 +4,7 @@ use futures_util::stream::{self, Stream};
 use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId, runtime::MaybeSend};
 use tokio::sync::broadcast;
 
-use crate::{connections::ConnectionInfo, dial::ConnectError};
+use crate::{addresses::Reachability, connections::ConnectionInfo, dial::ConnectError};
 
 /// Something that changed in a node.
 #[derive(Debug, Clone)]
@@ -77,6 +77,13 @@ pub enum NodeEvent {
         /// All of them.
         addresses: Vec<Multiaddr>,
     },
+    /// Whether others reach one of this node's own addresses is known now, or known to be otherwise.
+    ReachabilityChanged {
+        /// The address, without `/p2p/…`.
+        address: Multiaddr,
+        /// Whether they do.
+        reachability: Reachability,
+    },
     /// A listener ended by itself.
     ListenerFailed {
         /// Why.
@@ -125,6 +132,11 @@ impl fmt::Display for NodeEvent {
                 f.write_str("listening on")?;
                 addresses.iter().try_for_each(|address| write!(f, " {address}"))
             }
+            Self::ReachabilityChanged { address, reachability } => match reachability {
+                Reachability::Reachable => write!(f, "others reach {address}"),
+                Reachability::Unreachable => write!(f, "others do not reach {address}"),
+                Reachability::Unknown => write!(f, "whether others reach {address} is no longer known"),
+            },
             Self::ListenerFailed { error } => write!(f, "listener ended: {error}"),
             Self::ProtocolsChanged => f.write_str("other protocols are handled now"),
             Self::Lagged { missed } => write!(f, "{missed} events were missed"),

@@ -22,6 +22,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod addresses;
 mod builder;
 mod connections;
 mod dial;
@@ -36,6 +37,7 @@ pub mod ping;
 mod relayed;
 mod router;
 
+pub use addresses::{AddressSource, OwnAddress, Reachability};
 pub use builder::NodeBuilder;
 pub use connections::{ConnectionId, ConnectionInfo, Direction};
 pub use dial::{ConnectError, DialTarget};

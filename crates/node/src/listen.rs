@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use peerloom_core::{
-    HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Multiaddr,
+    HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Multiaddr, Protocol,
     runtime::{Elapsed, Task, spawn, timeout},
 };
 
@@ -25,6 +25,13 @@ struct Entry {
 impl Listeners {
     pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
         self.by_id.values().flat_map(|entry| entry.addresses.iter().cloned()).collect()
+    }
+
+    /// The address at which `remote` has come in, as far as the listener knows: on which of the machine's interfaces it may not.
+    fn local_address(&self, listener: u64, remote: &Multiaddr) -> Option<Multiaddr> {
+        let is_ip6 = |address: &Multiaddr| matches!(address.protocols().next(), Some(Protocol::Ip6(_)));
+        let addresses = &self.by_id.get(&listener)?.addresses;
+        addresses.iter().find(|address| is_ip6(address) == is_ip6(remote)).cloned()
     }
 
     /// Closes every listener and takes no more.
@@ -54,20 +61,21 @@ impl Shared {
         self.listen_addresses_changed();
         Ok(addresses.into_iter().map(|address| address.with_peer_id(self.peer_id())).collect())
     }
-
-    fn listen_addresses_changed(&self) {
-        let addresses = self.listeners.lock().addresses();
-        self.events.emit(NodeEvent::ListenAddressesChanged { addresses });
-    }
 }
 
 async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
+    let mut network_changes = shared.network_changes.subscribe();
     let error = loop {
         // Without a place no dialer is taken from the socket: strangers wait there, not in our memory.
         let place = shared.handshakes.place().await;
-        match listener.next().await {
+        let event = tokio::select! {
+            biased;
+            event = listener.next() => event,
+            Ok(()) = network_changes.changed() => Ok(ListenerEvent::AddressesChanged),
+        };
+        match event {
             Ok(ListenerEvent::Incoming(incoming)) => {
-                shared.tasks.spawn(admit(shared.clone(), incoming, place))
+                shared.tasks.spawn(admit(shared.clone(), id, incoming, place))
             }
             Ok(ListenerEvent::AddressesChanged) => {
                 let addresses = listener.addresses();
@@ -87,17 +95,17 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
     drop(entry);
 }
 
-async fn admit(shared: Arc<Shared>, incoming: Incoming, _place: Place) {
+async fn admit(shared: Arc<Shared>, listener: u64, incoming: Incoming, _place: Place) {
     let Incoming { remote_address, handshake } = incoming;
     let handshake = timeout(shared.limits.handshake_timeout, handshake);
     let error = match shared.handshakes.begin(handshake).await.unwrap_or(Err(Elapsed)) {
-        Ok(Ok(connection)) => match shared.adopt(connection, Direction::Inbound) {
-            Ok(_) => return,
-            Err(refusal) => {
+        Ok(Ok(connection)) => {
+            let local = shared.listeners.lock().local_address(listener, &remote_address);
+            if let Err(refusal) = shared.adopt(connection, Direction::Inbound, local) {
                 tracing::debug!(%remote_address, %refusal, "inbound connection refused");
-                return;
             }
-        },
+            return;
+        }
         Ok(Err(error)) => error,
         Err(_) => HandshakeError::TimedOut { step: "inbound handshake" },
     };

@@ -13,6 +13,7 @@ use peerloom_core::{
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
+    addresses::OwnAddresses,
     builder::NodeBuilder,
     connections::{ConnectionId, ConnectionInfo, Connections},
     dial::{ConnectError, DialTarget, Dials},
@@ -161,12 +162,6 @@ impl Node {
     ) -> impl Future<Output = Result<Vec<Multiaddr>, ListenError>> + MaybeSend + use<> {
         let shared = self.shared().clone();
         boxed(async move { shared.listen(address).await })
-    }
-
-    /// The addresses at which this node can be reached, over all listeners, with `/p2p/…`.
-    pub fn listen_addresses(&self) -> Vec<Multiaddr> {
-        let addresses = self.shared().listeners.lock().addresses();
-        addresses.into_iter().map(|address| address.with_peer_id(self.peer_id())).collect()
     }
 
     /// Adds a way to reach peers to those that the node was built with, behind them in order. So a transport can be written on
@@ -350,6 +345,9 @@ pub(crate) struct Shared {
     /// Guards per peer to which somebody makes a direct connection.
     pub(crate) expected_direct: Mutex<HashMap<PeerId, usize>>,
     pub(crate) listeners: Mutex<Listeners>,
+    pub(crate) own_addresses: Mutex<OwnAddresses>,
+    /// Listeners look at the machine's addresses when it changes.
+    pub(crate) network_changes: watch::Sender<()>,
     pub(crate) dials: Mutex<Dials>,
     pub(crate) dial_slots: Semaphore,
     pub(crate) handshakes: Handshakes,
@@ -370,6 +368,8 @@ impl Shared {
             connection_changes: watch::Sender::new(()),
             expected_direct: Mutex::default(),
             listeners: Mutex::default(),
+            own_addresses: Mutex::default(),
+            network_changes: watch::Sender::new(()),
             dials: Mutex::default(),
             dial_slots: Semaphore::new(limits.concurrent_dials),
             handshakes: Handshakes::new(limits.incoming_handshakes, limits.handshake_grace),

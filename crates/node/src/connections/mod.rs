@@ -28,6 +28,11 @@ impl fmt::Display for ConnectionId {
 }
 
 impl ConnectionId {
+    #[cfg(test)]
+    pub(crate) fn for_tests(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number, for a binding that cannot carry the type.
     pub fn as_u64(self) -> u64 {
         self.0
@@ -55,6 +60,9 @@ pub struct ConnectionInfo {
     pub public_key: PublicKey,
     /// The address dialed, or the one that the remote came from. Without `/p2p/…`.
     pub remote_address: Multiaddr,
+    /// The address of our end, where the transport tells it: that of a listener, the host of which may be unspecified or that of
+    /// another interface, or another one.
+    pub local_address: Option<Multiaddr>,
     /// Who dialed.
     pub direction: Direction,
     /// Since when it can carry streams.
@@ -165,6 +173,7 @@ impl Shared {
         self: &Arc<Self>,
         connection: Box<dyn Connection>,
         direction: Direction,
+        local_address: Option<Multiaddr>,
     ) -> Result<ConnectionInfo, ConnectError> {
         let (connection, streams): (Arc<dyn Connection>, _) = if connection.circuit().is_some() {
             let (relayed, streams) = RelayedConnection::new(connection);
@@ -198,6 +207,7 @@ impl Shared {
             peer,
             public_key: connection.remote_public_key().clone(),
             remote_address: connection.remote_address().clone(),
+            local_address: connection.local_address().or(local_address),
             direction,
             established: Instant::now(),
             circuit: connection.circuit().cloned(),
@@ -249,6 +259,8 @@ impl Shared {
         self.events.emit(event);
         drop(connections);
         self.connection_changes.send_replace(());
+        #[cfg(not(target_arch = "wasm32"))]
+        self.observer_gone(id);
         drop(entry);
     }
 }

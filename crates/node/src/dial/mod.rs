@@ -210,7 +210,7 @@ impl Shared {
             }
             DialTarget::Peer(peer) => self.race(Competitors::Known(peer)).await?,
         };
-        let info = self.adopt(connection, Direction::Outbound)?;
+        let info = self.adopt(connection, Direction::Outbound, None)?;
         self.peer_store.add_address(info.peer, &info.remote_address);
         Ok(info)
     }

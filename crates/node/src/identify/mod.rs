@@ -138,7 +138,7 @@ pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleErr
                 tracing::debug!(%peer, "too many identify pushes");
                 return;
             }
-            if let Err(error) = identify.hear_in_time(incoming.stream, peer).await {
+            if let Err(error) = identify.hear_in_time(incoming.stream, &incoming.connection).await {
                 tracing::debug!(%peer, %error, "identify push was refused");
             }
         }
@@ -202,16 +202,20 @@ impl Identify {
             // We have nothing to say; and this sends the lazily negotiated protocol's name. Remotes that do not wait for our
             // end, once they have told, want nothing more of us; if it was not that, reading fails as well.
             let _ = stream.close_write().await;
-            self.hear(stream, connection.peer).await
+            self.hear(stream, connection).await
         };
         timeout(TIMEOUT, asking).await.unwrap_or(Err(IdentifyError::TimedOut))
     }
 
-    async fn hear_in_time(&self, stream: NegotiatedStream, peer: PeerId) -> Result<(), IdentifyError> {
-        timeout(TIMEOUT, self.hear(stream, peer)).await.unwrap_or(Err(IdentifyError::TimedOut))
+    async fn hear_in_time(
+        &self,
+        stream: NegotiatedStream,
+        connection: &ConnectionInfo,
+    ) -> Result<(), IdentifyError> {
+        timeout(TIMEOUT, self.hear(stream, connection)).await.unwrap_or(Err(IdentifyError::TimedOut))
     }
 
-    async fn hear(&self, stream: NegotiatedStream, peer: PeerId) -> Result<(), IdentifyError> {
+    async fn hear(&self, stream: NegotiatedStream, connection: &ConnectionInfo) -> Result<(), IdentifyError> {
         let mut stream = MessageStream::new(stream, MAX_MESSAGE_LENGTH);
         let mut messages = BytesMut::new();
         let mut count = 0_usize;
@@ -225,8 +229,13 @@ impl Identify {
         // The remote may wait for our half as well.
         let _ = stream.close_write().await;
         let identification = Identification::decode(messages)?;
+        let peer = connection.peer;
         let verified = verify(&identification, peer).await?;
         let node = self.node.upgrade().ok_or(IdentifyError::NodeClosed)?;
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(seen) = &identification.observed_address {
+            node.shared().observed(connection, seen);
+        }
         store(node.peer_store(), peer, identification, verified);
         Ok(())
     }
@@ -247,8 +256,8 @@ impl Identify {
     /// Who we are, to the remote of this connection.
     fn identification(&self, connection: Option<&ConnectionInfo>) -> Option<Identification> {
         let node = self.node.upgrade()?;
-        let addresses: Vec<_> =
-            node.listen_addresses().iter().map(|address| address.without_peer_id()).collect();
+        let remote = connection.map(|connection| &connection.remote_address);
+        let addresses = node.shared().own_addresses.lock().told_to(remote);
         let record = PeerRecord::seal(node.keypair(), self.sequence.load(Ordering::Relaxed), &addresses);
         Some(Identification {
             public_key: Some(node.keypair().public().clone()),

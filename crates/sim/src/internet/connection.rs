@@ -82,6 +82,11 @@ impl Connection for InternetConnection {
         &self.remote_address
     }
 
+    fn local_address(&self) -> Option<Multiaddr> {
+        let local = self.handle.internet.with(|state, _| state.local_endpoint(self.handle.at))?;
+        Some(local.to_multiaddr())
+    }
+
     fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
         let handle = self.handle.clone();
         Box::pin(async move { Ok(Box::new(Self::open(handle).await?) as _) })

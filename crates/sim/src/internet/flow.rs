@@ -242,6 +242,12 @@ impl State {
         Some(Endpoint { socket: self.end(at)?.remote, service })
     }
 
+    /// This end, as it knows itself.
+    pub(crate) fn local_endpoint(&self, at: EndRef) -> Option<Endpoint> {
+        let service = self.flows.get(&at.flow)?.service;
+        Some(Endpoint { socket: self.end(at)?.local, service })
+    }
+
     pub(crate) fn end(&self, at: EndRef) -> Option<&End> {
         let flow = self.flows.get(&at.flow)?;
         match at.side {

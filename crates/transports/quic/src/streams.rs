@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     future::Future as _,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -75,7 +76,7 @@ pub(crate) struct Streams {
     unacknowledged: Mutex<Unacknowledged>,
     unread: Mutex<UnreadStreams>,
     /// Whoever listens there again finds the socket that this connection keeps open.
-    _port: Arc<Port>,
+    port: Arc<Port>,
 }
 
 impl Streams {
@@ -97,7 +98,7 @@ impl Streams {
             over: OnceLock::new(),
             unacknowledged: Mutex::default(),
             unread: Mutex::default(),
-            _port: port,
+            port,
         })
     }
 
@@ -108,6 +109,11 @@ impl Streams {
         }
         let (send, recv) = self.quic.open_bi().await.map_err(|error| self.over(error))?;
         Ok(Box::new(QuicStream::outbound(self, send, recv)))
+    }
+
+    /// This end's socket, which is unspecified where it listens on all of the machine's addresses.
+    pub(crate) fn local_socket(&self) -> SocketAddr {
+        self.port.bound()
     }
 
     /// Why the connection is over, now that quinn reports `error`.

@@ -9,6 +9,7 @@ use peerloom_core::{
 use peerloom_upgrade::tls::remote_public_key;
 use rustls::pki_types::CertificateDer;
 
+use super::address;
 use crate::{
     limits::{CLOSE_TIMEOUT, GOODBYE_TIMEOUT},
     stream::QuicStream,
@@ -58,6 +59,10 @@ impl Connection for QuicConnection {
 
     fn remote_address(&self) -> &Multiaddr {
         &self.remote_address
+    }
+
+    fn local_address(&self) -> Option<Multiaddr> {
+        Some(address::to_multiaddr(self.streams.local_socket()))
     }
 
     fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>> {

@@ -11,7 +11,7 @@ use peerloom_upgrade::noise::RemoteIdentity;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::Mutex;
 
-use super::session::Session;
+use super::{address, session::Session};
 use crate::stream::QuicStream;
 
 /// A stream that the remote opened, once its header is there; nothing if it is none of ours.
@@ -67,6 +67,10 @@ impl Connection for WebTransportConnection {
 
     fn remote_address(&self) -> &Multiaddr {
         &self.remote_address
+    }
+
+    fn local_address(&self) -> Option<Multiaddr> {
+        Some(address::to_multiaddr(self.session.streams.local_socket(), &[]))
     }
 
     fn open_stream(&self) -> BoxFuture<'static, Result<Box<dyn Stream>, Arc<ConnectionError>>> {
