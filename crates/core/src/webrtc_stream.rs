@@ -238,11 +238,11 @@ fn control(flag: u64, code: u32) -> Vec<u8> {
     message
 }
 
-/// The messages of the channel that a framed message goes out in: a long one after its length, which is in a message of its
-/// own for go-libp2p's sake.
-pub fn channel_messages(framed: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The messages of the channel that a framed message goes out in. A long one goes after its length, which is in a message of its
+/// own, unless the remote is known to read both from one (`joined`): that costs a browser an eighth of its throughput or more.
+pub fn channel_messages(framed: &[u8], joined: bool) -> impl Iterator<Item = &[u8]> {
     let length = match varint::decode(framed) {
-        Ok((_, rest)) if framed.len() > MAX_WITH_LENGTH => framed.len().saturating_sub(rest.len()),
+        Ok((_, rest)) if framed.len() > MAX_WITH_LENGTH && !joined => framed.len().saturating_sub(rest.len()),
         _ => 0,
     };
     let (length, rest) = framed.split_at_checked(length).unwrap_or((&[], framed));
@@ -293,13 +293,14 @@ mod tests {
     fn length_of_a_long_message_is_a_message_of_its_own() {
         for (payload, expected) in [(4096 - 5, vec![4096]), (4096 - 4, vec![2, 4095]), (0, vec![3])] {
             let framed = WebRtcStream::default().data(&mut Bytes::from(vec![7; payload]));
-            let messages: Vec<_> = channel_messages(&framed).collect();
+            let messages: Vec<_> = channel_messages(&framed, false).collect();
             assert_eq!(messages.iter().map(|message| message.len()).collect::<Vec<_>>(), expected);
             let mut stream = WebRtcStream::default();
             let received: Vec<_> =
                 messages.iter().flat_map(|message| receive(&mut stream, message).unwrap()).collect();
             assert_eq!(received, vec![7; payload]);
             assert!(stream.partial.is_empty());
+            assert!(channel_messages(&framed, true).eq([framed.as_slice()]));
         }
     }
 

@@ -71,6 +71,7 @@ fn handshake(role: Role) -> Handshake {
     let extensions = NoiseExtensions {
         webtransport_certhashes: vec![Multihash::sha2_256([seed; 32])],
         stream_muxers: vec!["/yamux/1.0.0".parse().expect("a protocol's name")],
+        ..NoiseExtensions::default()
     };
     Handshake::new(role, &identity(role), b"prologue", &extensions, randomness).expect("a handshake begins")
 }

@@ -20,6 +20,7 @@ fn extensions() -> NoiseExtensions {
     NoiseExtensions {
         webtransport_certhashes: vec![Multihash::sha2_256([1; 32]), Multihash::sha2_256([2; 32])],
         stream_muxers: vec![ProtocolName::from_static("/yamux/1.0.0")],
+        webrtc_joined_lengths: true,
     }
 }
 

@@ -75,8 +75,8 @@ impl Handshake<'_> {
             Side::Listener => (Role::Initiator, prologue(&remote_fingerprint, &self.fingerprint)),
             Side::Dialer { .. } => (Role::Responder, prologue(&self.fingerprint, &remote_fingerprint)),
         };
-        let authenticated =
-            noise::authenticate(&mut io, role, self.identity, &prologue, NoiseExtensions::default());
+        let extensions = NoiseExtensions { webrtc_joined_lengths: true, ..NoiseExtensions::default() };
+        let authenticated = noise::authenticate(&mut io, role, self.identity, &prologue, extensions);
         let remote = runtime::timeout(self.timeout, authenticated)
             .await
             .map_err(|_| HandshakeError::TimedOut { step: NOISE_STEP })??;
@@ -90,6 +90,9 @@ impl Handshake<'_> {
         let _ = stream.close_write().await;
         drop(stream);
         closer.disarm();
+        if remote.extensions.webrtc_joined_lengths {
+            shared.with(State::join_lengths);
+        }
         Ok(WebRtcConnection { shared, remote, remote_address: self.remote_address, _driver: driver })
     }
 }
@@ -110,6 +113,8 @@ pub(crate) fn authenticated(
         public_key: remote,
         extensions: NoiseExtensions::default(),
     };
+    // go-libp2p, which does not read such messages, has no connections of this kind.
+    shared.with(State::join_lengths);
     WebRtcConnection { shared, remote, remote_address, _driver: driver }
 }
 

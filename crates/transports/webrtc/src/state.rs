@@ -57,6 +57,8 @@ pub(crate) struct State {
     lingering: BTreeSet<(Instant, StreamKey)>,
     unread: usize,
     send_target: usize,
+    /// Whether the remote reads a long message and its length from one message of a channel.
+    joins_lengths: bool,
     /// Since when the remote's window has been closed without anything being read.
     stalled: Option<Instant>,
     /// By when the connection shall be closed, once that was asked for.
@@ -135,6 +137,7 @@ impl State {
             lingering: BTreeSet::new(),
             unread: 0,
             send_target,
+            joins_lengths: false,
             stalled: None,
             closing: None,
             end: None,
@@ -306,7 +309,7 @@ impl State {
             }
             let mut part = data.split_to(data.len().min(room).min(MAX_PAYLOAD_BYTES));
             let frame = entry.halves.encode(&mut part);
-            for message in channel_messages(&frame) {
+            for message in channel_messages(&frame, self.joins_lengths) {
                 if !self.connection.send(now, channel, &frame.slice_ref(message)) {
                     return Poll::Ready(Err(self.lost()));
                 }
@@ -323,6 +326,11 @@ impl State {
             }
         }
         Poll::Pending
+    }
+
+    /// From now on long messages go out joined to their lengths: the remote reads such.
+    pub(crate) fn join_lengths(&mut self) {
+        self.joins_lengths = true;
     }
 
     /// Whether the stream may be written.

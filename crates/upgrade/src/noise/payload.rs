@@ -17,6 +17,9 @@ pub struct NoiseExtensions {
     pub webtransport_certhashes: Vec<Multihash>,
     /// Stream multiplexers by preference, for early negotiation.
     pub stream_muxers: Vec<ProtocolName>,
+    /// Of a peer on WebRTC: whether it reads a stream's message together with its length from one message of the data channel
+    /// even if that is long, as go-libp2p does not.
+    pub webrtc_joined_lengths: bool,
 }
 
 /// The payload of our message: our identity key, its signature over our static key, and `extensions`.
@@ -28,6 +31,7 @@ pub(super) fn encode(identity: &Keypair, static_key: &[u8; 32], extensions: &Noi
             .map(|hash| hash.as_bytes().to_vec())
             .collect(),
         stream_muxers: extensions.stream_muxers.iter().map(|name| name.as_str().to_owned()).collect(),
+        webrtc_joined_lengths: extensions.webrtc_joined_lengths.then_some(true),
     };
     NoiseHandshakePayload {
         identity_key: Some(identity.public().encode_protobuf()),
@@ -67,7 +71,11 @@ pub(super) fn decode(payload: &[u8]) -> Result<Payload, NoiseError> {
     Ok(Payload {
         public_key: PublicKey::decode_protobuf(&identity_key)?,
         signature,
-        extensions: NoiseExtensions { webtransport_certhashes, stream_muxers },
+        extensions: NoiseExtensions {
+            webtransport_certhashes,
+            stream_muxers,
+            webrtc_joined_lengths: extensions.webrtc_joined_lengths.unwrap_or_default(),
+        },
     })
 }
 
@@ -82,6 +90,9 @@ struct NoiseExtensionsMessage {
     webtransport_certhashes: Vec<Vec<u8>>,
     #[prost(string, repeated, tag = "2")]
     stream_muxers: Vec<String>,
+    // noise spec, "Noise Extensions": code points above 1024 are for experiments.
+    #[prost(bool, optional, tag = "1712")]
+    webrtc_joined_lengths: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

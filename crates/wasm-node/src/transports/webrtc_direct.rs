@@ -199,11 +199,11 @@ impl Attempt {
         let certificate = self.describe(target).await.map_err(Failure::NoAnswer)?;
         let mut io = self.handshake_stream().await.map_err(Failure::NoAnswer)?.into_io();
         let prologue = [b"libp2p-webrtc-noise:", certificate.as_bytes(), target.certhash.as_bytes()].concat();
+        let extensions = NoiseExtensions { webrtc_joined_lengths: true, ..NoiseExtensions::default() };
         // The server speaks first: of DTLS's two sides it is the one that can.
-        let remote =
-            noise::authenticate(&mut io, Role::Responder, identity, &prologue, NoiseExtensions::default())
-                .await
-                .map_err(Failure::Handshake)?;
+        let remote = noise::authenticate(&mut io, Role::Responder, identity, &prologue, extensions)
+            .await
+            .map_err(Failure::Handshake)?;
         if let Some(expected) = target.address.peer_id()
             && expected != remote.peer_id
         {
@@ -212,7 +212,9 @@ impl Attempt {
         // The spec has the channel closed now, but then the browser gives its id, 0, to the next stream, and rust-libp2p
         // takes a stream of that id for the one that was closed. So it stays, idle, for as long as the connection.
         io.into_parts().0.leave_open();
-        Ok(self.connection.into_connection(remote.public_key, target.address.without_peer_id()))
+        let joins_lengths = remote.extensions.webrtc_joined_lengths;
+        let address = target.address.without_peer_id();
+        Ok(self.connection.into_connection(remote.public_key, address, joins_lengths))
     }
 
     /// The stream for the handshake, once ICE, DTLS and SCTP are through.

@@ -45,7 +45,7 @@ pub(super) async fn accept(
     };
     let stream = QuicStream::inbound(session.streams.clone(), send, recv);
     let extensions =
-        NoiseExtensions { webtransport_certhashes: certificates.confirmed(), stream_muxers: Vec::new() };
+        NoiseExtensions { webtransport_certhashes: certificates.confirmed(), ..NoiseExtensions::default() };
     let (remote, mut stream) = authenticate(stream, Role::Responder, identity, extensions).await?;
 
     // Until the client has ended this stream too: js-libp2p's dial fails if it is stopped before.

@@ -44,6 +44,8 @@ pub(crate) struct Common {
     pub(crate) pending: Pending,
     /// Received bytes that wait to be read.
     pub(crate) buffered: Rc<Cell<usize>>,
+    /// Whether the remote reads a long message and its length from one message of a channel.
+    pub(crate) joins_lengths: Rc<Cell<bool>>,
 }
 
 /// A data channel with a stream on it. Messages are taken from the moment that this exists, read or not.
@@ -293,7 +295,7 @@ impl Stream for DataChannelStream {
                 break;
             }
             let message = state.framing.data(data);
-            let mut messages = channel_messages(&message);
+            let mut messages = channel_messages(&message, channel.common.joins_lengths.get());
             if let Err(error) = messages.try_for_each(|message| channel.channel.send_with_u8_array(message)) {
                 let reason = channel.common.closed.reason_or(|| js::describe(&error));
                 return Poll::Ready(Err(StreamError::ConnectionLost(reason)));

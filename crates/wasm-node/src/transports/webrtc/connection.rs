@@ -75,7 +75,12 @@ impl PeerConnection {
             configuration.set_ice_servers(&Array::of1(&server));
         }
         let pc = RtcPeerConnection::new_with_configuration(&configuration)?;
-        let common = Common { closed: Closed::new(), pending: Pending::new(), buffered: Rc::default() };
+        let common = Common {
+            closed: Closed::new(),
+            pending: Pending::new(),
+            buffered: Rc::default(),
+            joins_lengths: Rc::default(),
+        };
         let shared = Rc::new(Shared {
             pc,
             common,
@@ -137,8 +142,16 @@ impl PeerConnection {
     }
 
     /// The connection, once it is made and `remote` has proved to be at the other end.
-    pub(crate) fn into_connection(self, remote: PublicKey, address: Multiaddr) -> WebRtcConnection {
+    /// A connection to `remote`. `joins_lengths` is whether that reads a long message and its length from one message of a
+    /// channel.
+    pub(crate) fn into_connection(
+        self,
+        remote: PublicKey,
+        address: Multiaddr,
+        joins_lengths: bool,
+    ) -> WebRtcConnection {
         self.shared.watch_sctp();
+        self.shared.common.joins_lengths.set(joins_lengths);
         WebRtcConnection { connection: self, peer: remote.peer_id(), remote, address }
     }
 }

@@ -211,6 +211,7 @@ impl Negotiation for BrowserPeerConnection {
         if let Some((init, _)) = &self.init {
             init.close();
         }
-        Box::new(self.connection.into_connection(remote, address))
+        // go-libp2p, which does not, has no connections of this kind.
+        Box::new(self.connection.into_connection(remote, address, true))
     }
 }
