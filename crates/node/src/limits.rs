@@ -19,6 +19,8 @@ pub struct Limits {
     pub handshake_grace: Duration,
     /// Addresses dialed at one time, over all dials. Further attempts wait.
     pub concurrent_dials: usize,
+    /// Of these, for one peer. Further addresses of it wait; those that had 5 s and said nothing give way.
+    pub dials_per_peer: usize,
     /// What one address has to become a connection.
     pub dial_timeout: Duration,
     /// Addresses tried for one peer.
@@ -46,6 +48,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             handshake_grace: Duration::from_secs(1),
             concurrent_dials: 32,
+            dials_per_peer: 8,
             dial_timeout: Duration::from_secs(15),
             addresses_per_dial: 16,
             inbound_streams_per_connection: 256,

@@ -16,7 +16,7 @@ use peerloom_core::{
     Connection, DialError, Keypair, ListenError, Listener, Multiaddr, PeerId, Protocol, Transport,
     runtime::BoxFuture,
 };
-use peerloom_node::{ConnectError, Node};
+use peerloom_node::{ConnectError, Limits, Node};
 use peerloom_sim::{MemoryTransport, Network};
 use tokio::time::Instant;
 
@@ -42,6 +42,7 @@ struct World {
     network: Network,
     fates: Arc<Mutex<HashMap<Multiaddr, Fate>>>,
     under_way: Arc<AtomicUsize>,
+    most_under_way: Arc<AtomicUsize>,
     dialed: Arc<Mutex<Vec<Multiaddr>>>,
 }
 
@@ -51,14 +52,19 @@ impl World {
             network: Network::new(LATENCY),
             fates: Arc::default(),
             under_way: Arc::default(),
+            most_under_way: Arc::default(),
             dialed: Arc::default(),
         }
     }
 
     fn node(&self) -> Node {
+        self.node_with(Limits::default())
+    }
+
+    fn node_with(&self, limits: Limits) -> Node {
         let keypair = Keypair::generate();
         let memory = self.network.transport(keypair.clone());
-        Node::builder(keypair).transport(Dialer { world: self.clone(), memory }).build()
+        Node::builder(keypair).transport(Dialer { world: self.clone(), memory }).limits(limits).build()
     }
 
     /// A node that is there at these addresses.
@@ -99,7 +105,7 @@ impl Transport for Dialer {
         let plain = address.without_peer_id();
         self.world.dialed.lock().unwrap().push(plain.clone());
         let fate = self.world.fates.lock().unwrap().get(&plain).cloned();
-        let under_way = UnderWay::new(&self.world.under_way);
+        let under_way = UnderWay::new(&self.world);
         let dial = match &fate {
             Some(Fate::Open(memory)) => Some(self.memory.dial(match address.peer_id() {
                 Some(peer) => memory.with_peer_id(peer),
@@ -129,9 +135,10 @@ impl Transport for Dialer {
 struct UnderWay(Arc<AtomicUsize>);
 
 impl UnderWay {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
+    fn new(world: &World) -> Self {
+        let now = world.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        world.most_under_way.fetch_max(now, Ordering::Relaxed);
+        Self(world.under_way.clone())
     }
 }
 
@@ -313,5 +320,107 @@ async fn a_cancelled_dial_leaves_no_attempt_behind() {
     let peer = Keypair::generate().peer_id();
     know(&client, peer, &[TCP, QUIC, WS]);
     assert!(tokio::time::timeout(Duration::from_secs(3), client.dial(peer)).await.is_err());
+    assert_eq!(world.under_way.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_ip6_is_swallowed_it_is_no_longer_waited_for() {
+    let world = World::new();
+    let client = world.node();
+    let mut took = Vec::new();
+    for host in 1..=20 {
+        let (ip4, ip6) = (format!("/ip4/192.0.2.{host}/tcp/1"), format!("/ip6/2001:db8::{host}/tcp/1"));
+        let server = world.server_at(&[&ip4]).await;
+        know(&client, server.peer_id(), &[&ip4, &ip6]);
+        let start = Instant::now();
+        client.dial(server.peer_id()).await.unwrap();
+        took.push(start.elapsed());
+    }
+    let best = best_alone().await;
+    assert!(took[0] > best && took[5..].iter().all(|took| *took <= best), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dials_of_one_peer_are_one_whoever_says_where_it_is() {
+    let world = World::new();
+    let server = world.server_at(&[TCP]).await;
+    let client = world.node();
+    let peer = server.peer_id();
+    know(&client, peer, &[QUIC]);
+    let by_address = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.dial(vec![parse(TCP).with_peer_id(peer)]).await
+    };
+    let start = Instant::now();
+    let (by_peer, by_address, again) = tokio::join!(client.dial(peer), by_address, client.dial(peer));
+    let id = by_peer.unwrap().id;
+    assert_eq!((by_address.unwrap().id, again.unwrap().id), (id, id));
+    assert!(start.elapsed() <= Duration::from_secs(1) + best_alone().await, "{:?}", start.elapsed());
+    assert_eq!(world.dialed(), [QUIC, TCP]);
+    // One that is there is not made again, at whichever address.
+    assert_eq!(client.dial(vec![parse(WS).with_peer_id(peer)]).await.unwrap().id, id);
+    assert!(world.dialed().is_empty());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((server.connections().len(), client.connections().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dials_of_many_peers_keep_to_the_budget_of_all() {
+    const PEERS: usize = 30;
+    let world = World::new();
+    let mut limits = Limits::default();
+    limits.concurrent_dials = 5;
+    let client = world.node_with(limits);
+    let mut servers = Vec::new();
+    for host in 0..PEERS {
+        let (quic, tcp) =
+            (format!("/ip4/192.0.2.{host}/udp/1/quic-v1"), format!("/ip4/192.0.2.{host}/tcp/1"));
+        let server = world.server_at(&[&tcp]).await;
+        know(&client, server.peer_id(), &[&quic, &tcp]);
+        servers.push(server);
+    }
+    let dials = servers.iter().map(|server| client.dial(server.peer_id()));
+    assert!(futures_util::future::join_all(dials).await.iter().all(Result::is_ok));
+    assert_eq!(world.most_under_way.load(Ordering::Relaxed), 5);
+    assert_eq!(client.connections().len(), PEERS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_only_waited_for_its_turn_is_held_against_nobody() {
+    const OTHER_WS: &str = "/ip4/192.0.2.1/tcp/4002/ws";
+    let world = World::new();
+    let mut limits = Limits::default();
+    limits.concurrent_dials = 1;
+    let client = world.node_with(limits);
+    let server = world.server_at(&[TCP, WS, OTHER_WS]).await;
+    let (peer, silent) = (server.peer_id(), Keypair::generate().peer_id());
+    know(&client, silent, &["/ip4/192.0.2.2/tcp/1"]);
+    know(&client, peer, &[WS, TCP]);
+    let (failed, dialed) = tokio::join!(client.dial(silent), client.dial(peer));
+    assert!(failed.is_err());
+    dialed.unwrap();
+    assert_eq!(world.dialed(), ["/ip4/192.0.2.2/tcp/1", TCP]);
+
+    client.disconnect(peer).await;
+    client.peer_store().remove_address(peer, &parse(TCP));
+    know(&client, peer, &[OTHER_WS, WS]);
+    client.dial(peer).await.unwrap();
+    assert_eq!(world.dialed(), [WS], "the one seen last, which nothing speaks against");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_silent_addresses_than_the_budget_has_room_for_do_not_hide_one_that_works() {
+    let world = World::new();
+    let server = world.server_at(&[WS]).await;
+    let client = world.node();
+    let silent: Vec<String> = (2..12).map(|host| format!("/ip4/192.0.2.{host}/udp/1/quic-v1")).collect();
+    know(&client, server.peer_id(), &[WS]);
+    silent.iter().for_each(|address| know(&client, server.peer_id(), &[address]));
+    let start = Instant::now();
+    client.dial(server.peer_id()).await.unwrap();
+    // Attempts that have had 5 s give way.
+    let took = start.elapsed();
+    assert!(took <= Duration::from_secs(5) + STAGGER + best_alone().await, "{took:?}");
+    assert_eq!(world.most_under_way.load(Ordering::Relaxed), Limits::default().dials_per_peer);
     assert_eq!(world.under_way.load(Ordering::Relaxed), 0);
 }

@@ -4,21 +4,32 @@ mod history;
 mod race;
 mod ranking;
 
-use std::{collections::HashMap, fmt, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt, StreamExt,
-    future::{Shared as SharedFuture, WeakShared},
+    future::{AbortHandle, Aborted, OptionFuture, Shared as SharedFuture, WeakShared, abortable},
     stream::FuturesUnordered,
 };
+use parking_lot::Mutex;
 use peerloom_core::{
     Connection, DialError, HandshakeError, Multiaddr, PeerId,
     runtime::{BoxFuture, Instant, sleep_until, timeout},
 };
+use tokio::sync::{Notify, SemaphorePermit};
 
 use self::{
     history::{History, Outcome},
-    race::{ATTEMPT_DELAY, Attempt, Race},
+    race::{ATTEMPT_DELAY, Attempt, PATIENCE, Race},
 };
 use crate::{
     connections::{ConnectionInfo, Direction},
@@ -141,29 +152,43 @@ impl fmt::Display for Attempts<'_> {
 }
 
 type DialResult = Result<ConnectionInfo, Arc<ConnectError>>;
+type SharedDial = SharedFuture<BoxFuture<'static, DialResult>>;
 
 #[derive(Default)]
 pub(crate) struct Dials {
-    /// Their callers own them; this map only lets a second caller find the first one's.
-    under_way: HashMap<DialTarget, WeakShared<BoxFuture<'static, DialResult>>>,
+    /// Their callers own them; this map only lets a second caller find the first one's. A peer has one entry, whatever is
+    /// said of its addresses.
+    under_way: HashMap<DialTarget, UnderWay>,
     history: History,
+}
+
+struct UnderWay {
+    dial: WeakShared<BoxFuture<'static, DialResult>>,
+    competitors: Arc<Competitors>,
 }
 
 impl Dials {
     fn join_or_start(
         &mut self,
         target: DialTarget,
-        start: impl FnOnce() -> BoxFuture<'static, DialResult>,
-    ) -> SharedFuture<BoxFuture<'static, DialResult>> {
-        if let Some(under_way) = self.under_way.get(&target).and_then(WeakShared::upgrade)
-            && under_way.peek().is_none()
+        start: impl FnOnce(Arc<Competitors>) -> BoxFuture<'static, DialResult>,
+    ) -> SharedDial {
+        let key = match (&target, target.peer()) {
+            (DialTarget::Addresses(_), Some(peer)) => DialTarget::Peer(peer),
+            _ => target.clone(),
+        };
+        if let Some(under_way) = self.under_way.get(&key)
+            && let Some(dial) = under_way.dial.upgrade()
+            && dial.peek().is_none()
         {
-            return under_way;
+            under_way.competitors.join(target);
+            return dial;
         }
-        self.under_way.retain(|_, dial| dial.upgrade().is_some());
-        let dial = start().shared();
+        self.under_way.retain(|_, under_way| under_way.dial.upgrade().is_some());
+        let competitors = Arc::new(Competitors::of(target));
+        let dial = start(competitors.clone()).shared();
         if let Some(weak) = dial.downgrade() {
-            self.under_way.insert(target, weak);
+            self.under_way.insert(key, UnderWay { dial: weak, competitors });
         }
         dial
     }
@@ -171,108 +196,169 @@ impl Dials {
 
 impl Shared {
     pub(crate) async fn dial(self: &Arc<Self>, target: DialTarget) -> DialResult {
+        if let DialTarget::Addresses(addresses) = &target {
+            peer_of(addresses).map_err(|error| self.dial_failed(None, error))?;
+        }
         if let Some(connection) = self.existing(&target) {
             return Ok(connection);
         }
-        let dial = self.dials.lock().join_or_start(target.clone(), || {
+        let dial = self.dials.lock().join_or_start(target.clone(), |competitors| {
             let shared = self.clone();
             Box::pin(async move {
                 let peer = target.peer();
-                shared.connect(target).await.map_err(|error| {
-                    let error = Arc::new(error);
-                    shared.events.emit(NodeEvent::DialFailed { peer, error: error.clone() });
-                    error
-                })
+                let connected = shared.connect(target, &competitors).await;
+                connected.map_err(|error| shared.dial_failed(peer, error))
             })
         });
         dial.await
     }
 
+    fn dial_failed(&self, peer: Option<PeerId>, error: ConnectError) -> Arc<ConnectError> {
+        let error = Arc::new(error);
+        self.events.emit(NodeEvent::DialFailed { peer, error: error.clone() });
+        error
+    }
+
     fn existing(&self, target: &DialTarget) -> Option<ConnectionInfo> {
         let connections = self.connections.lock();
         let dialed = |address: &Multiaddr| connections.dialed(&address.without_peer_id(), address.peer_id());
+        let best = |peer| connections.best(peer).map(|(info, _)| info);
         match target {
-            DialTarget::Peer(peer) => connections.best(*peer).map(|(info, _)| info),
+            DialTarget::Peer(peer) => best(*peer),
             DialTarget::Address(address) => dialed(address),
-            DialTarget::Addresses(addresses) => addresses.iter().find_map(dialed),
+            DialTarget::Addresses(addresses) => {
+                let direct = target.peer().and_then(best).filter(ConnectionInfo::is_direct);
+                direct.or_else(|| addresses.iter().find_map(dialed))
+            }
         }
     }
 
-    async fn connect(self: &Arc<Self>, target: DialTarget) -> Result<ConnectionInfo, ConnectError> {
+    async fn connect(
+        self: &Arc<Self>,
+        target: DialTarget,
+        competitors: &Competitors,
+    ) -> Result<ConnectionInfo, ConnectError> {
         if target.peer() == Some(self.peer_id()) {
             return Err(ConnectError::SelfDial);
         }
         let connection = match target {
-            DialTarget::Address(address) => self.attempt(address).await?,
-            DialTarget::Addresses(addresses) => {
-                let peer = peer_of(&addresses)?;
-                self.race(Competitors::Given { peer, addresses }).await?
+            DialTarget::Address(address) => {
+                let mut waiting = None.into();
+                let _permit = self.dial_slot(Some(address.is_relayed()), &mut waiting).await;
+                self.attempt(address).await?
             }
-            DialTarget::Peer(peer) => self.race(Competitors::Known(peer)).await?,
+            DialTarget::Addresses(_) | DialTarget::Peer(_) => self.race(competitors).await?,
         };
         let info = self.adopt(connection, Direction::Outbound, None)?;
         self.peer_store.add_address(info.peer, &info.remote_address);
         Ok(info)
     }
 
+    /// A share of [`Limits::concurrent_dials`](crate::Limits::concurrent_dials), for which `waiting` has its place in the
+    /// line.
+    ///
+    /// What a transport dials on its way through a relay has one of its own; to wait for it holding one is a deadlock.
+    async fn dial_slot<'a>(
+        &'a self,
+        is_relayed: Option<bool>,
+        waiting: &mut OptionFuture<BoxFuture<'a, Option<SemaphorePermit<'a>>>>,
+    ) -> Option<SemaphorePermit<'a>> {
+        if is_relayed == Some(true) {
+            return None;
+        }
+        loop {
+            match (&mut *waiting).await {
+                Some(permit) => return permit,
+                None => {
+                    let acquiring: BoxFuture<'a, _> = Box::pin(self.dial_slots.acquire().map(Result::ok));
+                    *waiting = Some(acquiring).into();
+                }
+            }
+        }
+    }
+
     /// Dials addresses as a [`Race`] has them follow. The first connection wins; the rest are cancelled.
-    async fn race(&self, competitors: Competitors) -> Result<Box<dyn Connection>, ConnectError> {
-        let peer = competitors.peer();
-        let mut race = Race::new(self.limits.addresses_per_dial);
+    async fn race(&self, competitors: &Competitors) -> Result<Box<dyn Connection>, ConnectError> {
+        let peer = competitors.peer;
+        let mut race = Race::new(self.limits.addresses_per_dial, self.limits.dials_per_peer);
         let mut failures = Vec::new();
         let mut running = FuturesUnordered::new();
-        let mut started: Vec<(Attempt, Instant)> = Vec::new();
+        let mut started: Vec<(Attempt, Instant, AbortHandle)> = Vec::new();
+        // Kept from round to round: whoever asks anew comes last.
+        let mut slot = OptionFuture::from(None);
         loop {
             // Asked for before the addresses are read, so that none comes in between.
             let mut news = pin!(self.peer_store.new_addresses());
+            let mut joined = pin!(competitors.joined.notified());
             news.as_mut().enable();
-            self.enter(&competitors, &mut race, &mut failures);
-            while let Some(attempt) = race.start(Instant::now()) {
-                let address = match peer {
-                    Some(peer) => attempt.address.with_peer_id(peer),
-                    None => attempt.address.clone(),
-                };
-                started.push((attempt.clone(), Instant::now()));
-                running.push(async { (attempt, self.attempt(address).await) });
-            }
-            if race.running() == 0 {
+            joined.as_mut().enable();
+            self.enter(competitors, &mut race, &mut failures);
+            if race.is_over() {
                 return Err(match (failures.is_empty(), peer) {
                     (false, peer) => ConnectError::AllFailed { peer, attempts: failures },
                     (true, Some(peer)) => ConnectError::NoAddresses { peer },
                     (true, None) => ConnectError::NoAddressGiven,
                 });
             }
+            let now = Instant::now();
+            let overdue = race.overdue(now);
+            if let Some((.., handle)) = started.iter().find(|(attempt, ..)| Some(attempt) == overdue) {
+                handle.abort();
+            }
+            let next_is_relayed = race.next(now).map(Multiaddr::is_relayed);
             let deadline = race.deadline();
             tokio::select! {
                 biased;
-                Some((attempt, outcome)) = running.next() => match outcome {
-                    Ok(connection) => {
-                        self.note_losers(&attempt, &started);
-                        return Ok(connection);
-                    }
-                    Err(error) => {
-                        started.retain(|(other, _)| *other != attempt);
-                        race.failed(&attempt);
-                        self.forget_if_of_another(peer, &attempt, &error);
-                        failures.push(error);
-                    }
-                },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+                Some((attempt, outcome)) = running.next() => {
+                    let error = match outcome {
+                        Ok(Ok(connection)) => {
+                            self.note_losers(&attempt, &started);
+                            return Ok(connection);
+                        }
+                        Ok(Err(error)) => error,
+                        Err(Aborted) => self.gave_way(&attempt),
+                    };
+                    started.retain(|(other, ..)| *other != attempt);
+                    race.failed(&attempt);
+                    self.forget_if_of_another(peer, &attempt, &error);
+                    failures.push(error);
+                }
+                permit = self.dial_slot(next_is_relayed, &mut slot), if next_is_relayed.is_some() => {
+                    slot = OptionFuture::from(None);
+                    let now = Instant::now();
+                    let Some(attempt) = race.start(now) else { continue };
+                    let address = match peer {
+                        Some(peer) => attempt.address.with_peer_id(peer),
+                        None => attempt.address.clone(),
+                    };
+                    let (dialing, handle) = abortable(self.attempt(address));
+                    started.push((attempt.clone(), now, handle));
+                    running.push(async move {
+                        let _permit = permit;
+                        (attempt, dialing.await)
+                    });
+                }
+                () = sleep_until(deadline.unwrap_or(now)), if next_is_relayed.is_none() && deadline.is_some() => {}
                 () = news => {}
+                () = joined => {}
             }
         }
     }
 
+    /// What becomes of an attempt in whose place another is made.
+    fn gave_way(&self, attempt: &Attempt) -> ConnectError {
+        let address = attempt.address.clone();
+        self.dials.lock().history.record(&address.without_peer_id(), Outcome::Silent, Instant::now());
+        ConnectError::TimedOut { address, after: PATIENCE }
+    }
+
     /// Enters into the race what is known by now and can be dialed from here; what cannot is a failure at once.
     fn enter(&self, competitors: &Competitors, race: &mut Race, failures: &mut Vec<ConnectError>) {
-        let addresses = match competitors {
-            Competitors::Known(peer) => {
-                let mut addresses = self.peer_store.addresses(*peer);
-                addresses.extend(self.routes(*peer));
-                addresses
-            }
-            Competitors::Given { addresses, .. } => addresses.clone(),
-        };
+        let mut addresses = competitors.addresses.lock().clone();
+        if let Some(peer) = competitors.peer.filter(|_| competitors.known.load(Relaxed)) {
+            addresses.extend(self.peer_store.addresses(peer));
+            addresses.extend(self.routes(peer));
+        }
         let now = Instant::now();
         for address in addresses {
             if race.knows(&address) {
@@ -296,15 +382,15 @@ impl Shared {
 
     /// Cancelled attempts that had said nothing for clearly longer than the winner needed would not have said anything.
     /// Without that a network that swallows UDP is never found out, as TCP wins before any time-out.
-    fn note_losers(&self, winner: &Attempt, started: &[(Attempt, Instant)]) {
+    fn note_losers(&self, winner: &Attempt, started: &[(Attempt, Instant, AbortHandle)]) {
         let now = Instant::now();
-        let Some((_, start)) = started.iter().find(|(attempt, _)| attempt == winner) else { return };
+        let Some((_, start, _)) = started.iter().find(|(attempt, ..)| attempt == winner) else { return };
         if winner.address.is_relayed() {
             return;
         }
         let needed = now.saturating_duration_since(*start);
         let mut dials = self.dials.lock();
-        for (loser, start) in started.iter().filter(|(attempt, _)| attempt != winner) {
+        for (loser, start, _) in started.iter().filter(|(attempt, ..)| attempt != winner) {
             if now.saturating_duration_since(*start) >= needed.saturating_add(ATTEMPT_DELAY) {
                 dials.history.record(&loser.address.without_peer_id(), Outcome::Silent, now);
             }
@@ -327,11 +413,6 @@ impl Shared {
     async fn attempt(&self, address: Multiaddr) -> Result<Box<dyn Connection>, ConnectError> {
         let Some(transport) = self.transport(|transport| transport.can_dial(&address)) else {
             return Err(ConnectError::NoTransport { address });
-        };
-        // What a transport dials on its way through a relay has a slot of its own; to wait for one holding one is a deadlock.
-        let _slot = match address.is_relayed() {
-            true => None,
-            false => self.dial_slots.acquire().await.ok(),
         };
         let start = Instant::now();
         let outcome = match timeout(self.limits.dial_timeout, transport.dial(address.clone())).await {
@@ -356,22 +437,46 @@ impl Shared {
 /// A failure that comes after less than that is somebody's refusal, or the machine's own.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Whose addresses race.
-enum Competitors {
-    /// Those that the peer store knows, and learns in the meantime.
-    Known(PeerId),
-    Given {
-        peer: Option<PeerId>,
-        addresses: Vec<Multiaddr>,
-    },
+/// Whose addresses race. Whoever dials the same peer meanwhile joins with what he knows.
+struct Competitors {
+    peer: Option<PeerId>,
+    /// Given by callers.
+    addresses: Mutex<Vec<Multiaddr>>,
+    /// Whether those that the peer store knows, and learns in the meantime, take part.
+    known: AtomicBool,
+    joined: Notify,
 }
 
 impl Competitors {
-    fn peer(&self) -> Option<PeerId> {
-        match self {
-            Self::Known(peer) => Some(*peer),
-            Self::Given { peer, .. } => *peer,
+    fn of(target: DialTarget) -> Self {
+        let competitors = Self {
+            peer: target.peer(),
+            addresses: Mutex::default(),
+            known: AtomicBool::new(false),
+            joined: Notify::new(),
+        };
+        competitors.join(target);
+        competitors
+    }
+
+    fn join(&self, target: DialTarget) {
+        match target {
+            DialTarget::Peer(_) => self.known.store(true, Relaxed),
+            DialTarget::Addresses(more) => {
+                let mut addresses = self.addresses.lock();
+                for address in more {
+                    let address = match self.peer {
+                        Some(_) => address.without_peer_id(),
+                        None => address,
+                    };
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+            }
+            DialTarget::Address(_) => {}
         }
+        self.joined.notify_waiters();
     }
 }
 

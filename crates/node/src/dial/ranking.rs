@@ -77,8 +77,17 @@ pub(super) fn quic_of_web_transport(address: &Multiaddr) -> Option<Multiaddr> {
     let mut protocols = address.protocols();
     let socket: Vec<_> =
         protocols.by_ref().take_while(|protocol| *protocol != Protocol::WebTransport).collect();
-    let is_web_transport = address.protocols().any(|protocol| protocol == Protocol::WebTransport);
-    (is_web_transport && !address.is_relayed()).then(|| Multiaddr::from_protocols(socket))
+    is_web_transport(address).then(|| Multiaddr::from_protocols(socket))
+}
+
+/// Whether a dial opens a session of WebTransport, not a circuit over one.
+pub(super) fn is_web_transport(address: &Multiaddr) -> bool {
+    address.protocols().any(|protocol| protocol == Protocol::WebTransport) && !address.is_relayed()
+}
+
+/// Whether packets to both go to one port of one host.
+pub(super) fn share_socket(one: &Multiaddr, other: &Multiaddr) -> bool {
+    !one.is_relayed() && !other.is_relayed() && one.protocols().take(2).eq(other.protocols().take(2))
 }
 
 #[cfg(test)]
