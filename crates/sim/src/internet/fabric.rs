@@ -303,6 +303,14 @@ impl<P> Fabric<P> {
         self.queue.push(Reverse(Scheduled { at, order, item }));
     }
 
+    /// What is still to happen, in no order.
+    pub(crate) fn scheduled(&self) -> impl Iterator<Item = &P> {
+        self.queue.iter().map(|Reverse(scheduled)| match &scheduled.item {
+            Item::Arrival { outgoing, .. } => &outgoing.payload,
+            Item::Lost(payload) | Item::Timer(payload) => payload,
+        })
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.queue.peek().map(|Reverse(next)| next.at)
     }

@@ -100,6 +100,31 @@ pub(crate) struct Segment {
     body: Body,
 }
 
+impl Signal {
+    /// Those of a stream.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Segment(segment) => segment.bytes(),
+            _ => 0,
+        }
+    }
+}
+
+impl Segment {
+    pub(super) fn bytes(&self) -> usize {
+        self.body.bytes()
+    }
+}
+
+impl Body {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data { bytes, .. } => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Body {
     /// The dialer's last flight.
@@ -172,6 +197,14 @@ pub(crate) enum Phase {
     Handshake,
     Open,
     Over(Arc<ConnectionError>),
+}
+
+impl End {
+    /// Those of streams that have arrived and are not read.
+    pub(super) fn bytes(&self) -> usize {
+        let early: usize = self.early.values().map(Body::bytes).sum();
+        early.saturating_add(self.streams.values().map(StreamState::unread).sum())
+    }
 }
 
 #[derive(Debug, Default)]

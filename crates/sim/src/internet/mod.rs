@@ -6,6 +6,7 @@ mod fabric;
 mod flow;
 mod handshake;
 mod host;
+mod in_use;
 mod link;
 mod listener;
 mod liveness;
@@ -36,6 +37,7 @@ use self::{
 };
 pub use self::{
     host::{Behind, Host, HostConfig, HostId, Router},
+    in_use::InUse,
     link::{LinkConfig, PACKET_OVERHEAD, PACKET_PAYLOAD},
     nat::{MAPPING_LIFETIME, MAX_MAPPINGS, MAX_REMOTES, Nat},
     run::HostCrashed,
@@ -219,6 +221,11 @@ impl Internet {
     /// Connections of which at least one end is left, those being made included.
     pub fn connections(&self) -> usize {
         self.with(|state, _| state.flows())
+    }
+
+    /// What is in use at this moment, for tests that expect nothing to be left.
+    pub fn in_use(&self) -> InUse {
+        self.with(|state, _| state.in_use())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -61,6 +61,11 @@ impl StreamState {
             writer: None,
         }
     }
+
+    /// Bytes that have arrived.
+    pub(super) fn unread(&self) -> usize {
+        self.received.iter().map(Bytes::len).sum()
+    }
 }
 
 impl State {
