@@ -29,7 +29,7 @@ use tokio::sync::{Notify, SemaphorePermit};
 
 use self::{
     history::{History, Outcome},
-    race::{ATTEMPT_DELAY, Attempt, PATIENCE, Race},
+    race::{Attempt, FIRST_DELAY, PATIENCE, Race},
 };
 use crate::{
     connections::{ConnectionInfo, Direction},
@@ -391,7 +391,7 @@ impl Shared {
         let needed = now.saturating_duration_since(*start);
         let mut dials = self.dials.lock();
         for (loser, start, _) in started.iter().filter(|(attempt, ..)| attempt != winner) {
-            if now.saturating_duration_since(*start) >= needed.saturating_add(ATTEMPT_DELAY) {
+            if now.saturating_duration_since(*start) >= needed.saturating_add(FIRST_DELAY) {
                 dials.history.record(&loser.address.without_peer_id(), Outcome::Silent, now);
             }
         }

@@ -14,11 +14,11 @@ use super::ranking::{
 };
 
 /// Within that time after the first address all are tried (RFC 8305, "Connection Attempt Delay").
-pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// What the best address has for itself, if there are several others. Those follow each other in what is left: the one that
 /// answers first has ended the race before the next is through with its handshake.
-const FIRST_DELAY: Duration = Duration::from_millis(200);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(200);
 
 /// What an address has for itself before another one at the same socket is tried, because what swallows the one is likely to
 /// swallow the other.

@@ -143,6 +143,16 @@ impl Host {
         self.internet.with(|state, now| state.sleep(now, self.id, duration));
     }
 
+    /// From now on its network lets no UDP through, or does so again: a laptop that is carried from one to another.
+    pub fn block_udp(&self, blocked: bool) {
+        self.internet.with(|state, now| {
+            if let Some(host) = state.fabric.host_mut(self.id) {
+                host.takes_udp = !blocked;
+            }
+            state.assess_host(now, self.id);
+        });
+    }
+
     /// Ends its sleep.
     pub fn wake(&self) {
         self.internet.with(|state, now| state.wake(now, self.id));
