@@ -6,6 +6,7 @@ use crate::{
     identify::{self, IdentifyConfig},
     limits::Limits,
     node::{Node, Shared},
+    peer_store::{Keeper, PeerStorage},
     ping,
 };
 
@@ -17,6 +18,7 @@ pub struct NodeBuilder {
     limits: Limits,
     identify: Option<IdentifyConfig>,
     ping: bool,
+    peer_storage: Option<Arc<dyn PeerStorage>>,
 }
 
 impl NodeBuilder {
@@ -27,6 +29,7 @@ impl NodeBuilder {
             limits: Limits::default(),
             identify: Some(IdentifyConfig::default()),
             ping: true,
+            peer_storage: None,
         }
     }
 
@@ -54,9 +57,22 @@ impl NodeBuilder {
         self
     }
 
+    /// Keeps what is known of peers beyond the life of the node: their addresses, protocols, keys and metadata, but not their tags.
+    /// What is there already is known from the beginning.
+    ///
+    /// Changes are written a second later, together; [`Node::close`] writes what is left.
+    pub fn peer_storage(mut self, storage: impl PeerStorage) -> Self {
+        self.peer_storage = Some(Arc::new(storage));
+        self
+    }
+
     /// Starts the node. It neither listens nor dials by itself.
     pub fn build(self) -> Node {
-        let node = Node::new(Arc::new(Shared::new(self.keypair, self.transports, self.limits)));
+        let mut shared = Shared::new(self.keypair, self.transports, self.limits);
+        shared.keeper = self.peer_storage.and_then(|storage| Keeper::load(storage, &shared.peer_store));
+        let shared = Arc::new(shared);
+        shared.keep_peers();
+        let node = Node::new(shared);
         // Both are written on the node's public calls, and a fresh node has no handlers yet: neither can be refused.
         if self.ping {
             let _ = ping::answer(&node);

@@ -1,8 +1,17 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::stream::{self, Stream};
-use peerloom_core::{ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId, runtime::MaybeSend};
-use tokio::sync::broadcast;
+use parking_lot::Mutex;
+use peerloom_core::{
+    ConnectionError, HandshakeError, ListenError, Multiaddr, PeerId, ProtocolName, runtime::MaybeSend,
+};
+use tokio::sync::Notify;
 
 use crate::{addresses::Reachability, connections::ConnectionInfo, dial::ConnectError};
 
@@ -57,6 +66,17 @@ pub enum NodeEvent {
     PeerUpdated {
         /// The peer.
         peer: PeerId,
+    },
+    /// A peer has told what it handles, or that it handles other protocols now. Of a peer that has just come, all of its
+    /// protocols are `added`, also if they were known from an earlier time: so whoever waits for peers that speak a protocol
+    /// hears of each of them, once for each time that it comes, and need not know who found out.
+    PeerProtocolsChanged {
+        /// The peer.
+        peer: PeerId,
+        /// What it handles from now on, at most [`MAX_PROTOCOLS`](crate::identify::MAX_PROTOCOLS).
+        added: Vec<ProtocolName>,
+        /// What it handles no longer.
+        removed: Vec<ProtocolName>,
     },
     /// A dial by this node failed.
     DialFailed {
@@ -124,6 +144,9 @@ impl fmt::Display for NodeEvent {
             }
             Self::RelayLost { relay, reason, .. } => write!(f, "{relay} relays no longer: {reason}"),
             Self::PeerUpdated { peer } => write!(f, "more is known of {peer}"),
+            Self::PeerProtocolsChanged { peer, added, removed } => {
+                write!(f, "{peer} handles {} more protocols, and {} no longer", added.len(), removed.len())
+            }
             Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
             Self::IncomingFailed { remote_address, error } => {
                 write!(f, "nothing came of a connection from {remote_address}: {error}")
@@ -147,17 +170,27 @@ impl fmt::Display for NodeEvent {
 /// Events that a reader may lag behind before the oldest are lost to it.
 const EVENT_BACKLOG: usize = 1024;
 
+/// The memory that a backlog keeps once everybody has read it: enough for what comes in a burst every now and then.
+const KEPT_CAPACITY: usize = 16;
+
 /// A reader of a node's events, from the moment of [`Node::events`](crate::Node::events) on.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<NodeEvent>);
+pub struct Events {
+    channel: Arc<Channel>,
+    reader: u64,
+}
 
 impl Events {
     /// The next event; `None` once the node is closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<NodeEvent> {
-        match self.0.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(NodeEvent::Lagged { missed }),
-            Err(broadcast::error::RecvError::Closed) => None,
+        loop {
+            // Asked for before the backlog is looked at, so that nothing comes in between.
+            let mut news = pin!(self.channel.news.notified());
+            news.as_mut().enable();
+            if let Some(read) = self.channel.read(self.reader) {
+                return read;
+            }
+            news.await;
         }
     }
 
@@ -167,41 +200,134 @@ impl Events {
     }
 }
 
-/// The writing end, gone once the node is closed.
-#[derive(Debug, Clone)]
-pub(crate) struct EventSender(Arc<parking_lot::Mutex<Option<broadcast::Sender<NodeEvent>>>>);
+impl Drop for Events {
+    fn drop(&mut self) {
+        let mut state = self.channel.state.lock();
+        state.readers.remove(&self.reader);
+        state.forget_read();
+    }
+}
+
+/// The writing end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EventSender(Arc<Channel>);
+
+/// From the one node to all of its readers. There is room for what the slowest of them has not read yet, and none set aside:
+/// most nodes never have more than a few events that somebody still has to read.
+#[derive(Debug, Default)]
+struct Channel {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The oldest first.
+    backlog: VecDeque<Arc<NodeEvent>>,
+    /// How many there were before the first of them.
+    before: u64,
+    /// How many each reader has behind it.
+    readers: BTreeMap<u64, u64>,
+    next_reader: u64,
+    closed: bool,
+}
 
 impl EventSender {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(parking_lot::Mutex::new(Some(broadcast::Sender::new(EVENT_BACKLOG)))))
+        Self::default()
     }
 
     pub(crate) fn emit(&self, event: NodeEvent) {
         tracing::debug!("{event}");
-        if let Some(sender) = &*self.0.lock() {
-            // An error only says that nobody listens.
-            let _ = sender.send(event);
+        let mut state = self.0.state.lock();
+        if state.closed || state.readers.is_empty() {
+            return;
         }
+        if state.backlog.len() >= EVENT_BACKLOG {
+            state.backlog.pop_front();
+            state.before = state.before.saturating_add(1);
+        }
+        state.backlog.push_back(Arc::new(event));
+        drop(state);
+        self.0.news.notify_waiters();
     }
 
     pub(crate) fn subscribe(&self) -> Events {
-        match &*self.0.lock() {
-            Some(sender) => Events(sender.subscribe()),
-            // A closed node's reader sees the end at once.
-            None => Events(broadcast::Sender::new(1).subscribe()),
-        }
+        let mut state = self.0.state.lock();
+        let reader = state.next_reader;
+        state.next_reader = reader.wrapping_add(1);
+        let end = state.end();
+        state.readers.insert(reader, end);
+        Events { channel: self.0.clone(), reader }
     }
 
+    /// Readers see the end once they have read what there is.
     pub(crate) fn close(&self) {
-        self.0.lock().take();
+        self.0.state.lock().closed = true;
+        self.0.news.notify_waiters();
+    }
+}
+
+impl Channel {
+    /// What `reader` has to be given: an event, or the end. `None` if there is nothing new.
+    fn read(&self, reader: u64) -> Option<Option<NodeEvent>> {
+        let mut state = self.state.lock();
+        let (before, end) = (state.before, state.end());
+        let position = state.readers.get_mut(&reader)?;
+        if *position < before {
+            let missed = before.saturating_sub(*position);
+            *position = before;
+            return Some(Some(NodeEvent::Lagged { missed }));
+        }
+        if *position >= end {
+            return state.closed.then_some(None);
+        }
+        let at = usize::try_from(position.saturating_sub(before)).unwrap_or(usize::MAX);
+        *position = position.saturating_add(1);
+        let event = state.backlog.get(at).cloned();
+        if at == 0 {
+            state.forget_read();
+        }
+        drop(state);
+        // Whoever reads it last need not copy it.
+        Some(event.map(Arc::unwrap_or_clone))
+    }
+}
+
+impl State {
+    fn end(&self) -> u64 {
+        self.before.saturating_add(self.backlog.len() as u64)
+    }
+
+    /// Forgets what every reader has behind it.
+    fn forget_read(&mut self) {
+        let unread = self.readers.values().copied().min().unwrap_or_else(|| self.end());
+        while self.before < unread && self.backlog.pop_front().is_some() {
+            self.before = self.before.saturating_add(1);
+        }
+        if self.backlog.is_empty() && self.backlog.capacity() > KEPT_CAPACITY {
+            self.backlog = VecDeque::new();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt as _;
+    use futures_util::{FutureExt as _, StreamExt as _};
 
     use super::*;
+
+    fn event(number: u64) -> NodeEvent {
+        NodeEvent::Lagged { missed: number }
+    }
+
+    fn next(events: &mut Events) -> Option<u64> {
+        match events.next().now_or_never() {
+            Some(Some(NodeEvent::Lagged { missed })) => Some(missed),
+            Some(other) => panic!("{other:?}"),
+            None => None,
+        }
+    }
 
     #[tokio::test]
     async fn the_stream_of_events_has_them_all_and_ends_with_the_node() {
@@ -213,5 +339,65 @@ mod tests {
         assert!(matches!(events.next().await, Some(NodeEvent::ProtocolsChanged)));
         assert!(matches!(events.next().await, Some(NodeEvent::Lagged { missed: 3 })));
         assert!(events.next().await.is_none());
+        assert!(sender.subscribe().next().await.is_none(), "a closed node's reader sees the end at once");
+    }
+
+    #[test]
+    fn each_reader_has_the_events_since_it_came_in_their_order() {
+        let sender = EventSender::new();
+        let mut first = sender.subscribe();
+        sender.emit(event(1));
+        let mut second = sender.subscribe();
+        sender.emit(event(2));
+        assert_eq!([next(&mut first), next(&mut first), next(&mut first)], [Some(1), Some(2), None]);
+        sender.emit(event(3));
+        assert_eq!([next(&mut second), next(&mut second), next(&mut second)], [Some(2), Some(3), None]);
+        assert_eq!([next(&mut first), next(&mut first)], [Some(3), None]);
+    }
+
+    #[test]
+    fn a_reader_that_lags_is_told_how_many_it_missed_and_holds_up_nobody() {
+        let sender = EventSender::new();
+        let (mut slow, mut fast) = (sender.subscribe(), sender.subscribe());
+        let all = EVENT_BACKLOG as u64 + 5;
+        for number in 0..all {
+            sender.emit(event(number));
+            assert_eq!(next(&mut fast), Some(number));
+        }
+        assert_eq!(next(&mut slow), Some(5), "it lags by five");
+        for number in 5..all {
+            assert_eq!(next(&mut slow), Some(number));
+        }
+        assert_eq!(next(&mut slow), None);
+    }
+
+    #[test]
+    fn only_what_somebody_has_not_read_takes_memory() {
+        let sender = EventSender::new();
+        sender.emit(event(0));
+        let backlog = || {
+            let state = sender.0.state.lock();
+            (state.backlog.len(), state.backlog.capacity())
+        };
+        assert_eq!(backlog(), (0, 0), "nobody reads");
+        let (slow, mut fast) = (sender.subscribe(), sender.subscribe());
+        for number in 0..EVENT_BACKLOG as u64 {
+            sender.emit(event(number));
+            next(&mut fast);
+        }
+        assert_eq!(backlog().0, EVENT_BACKLOG);
+        drop(slow);
+        assert_eq!(backlog(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_is_woken_and_an_abandoned_wait_loses_nothing() {
+        let sender = EventSender::new();
+        let mut events = sender.subscribe();
+        assert!(events.next().now_or_never().is_none());
+        let (read, ()) = tokio::join!(events.next(), async { sender.emit(event(7)) });
+        assert!(matches!(read, Some(NodeEvent::Lagged { missed: 7 })));
+        let (end, ()) = tokio::join!(events.next(), async { sender.close() });
+        assert!(end.is_none());
     }
 }

@@ -36,6 +36,7 @@ mod peer_store;
 pub mod ping;
 mod relayed;
 mod router;
+mod wall_clock;
 
 pub use addresses::{AddressSource, OwnAddress, Reachability};
 pub use builder::NodeBuilder;
@@ -45,8 +46,10 @@ pub use event::{Events, NodeEvent};
 pub use limits::Limits;
 pub use node::{Node, OpenStreamError, StreamTarget, WeakNode};
 pub use peer_store::{
-    ADDRESS_TTL, MAX_ADDRESSES_PER_PEER, MAX_TAG_NAME_LENGTH, MAX_TAGGED_PEERS, MAX_TAGS_PER_PEER,
-    PeerDetails, PeerStore, Tag, TagError,
+    ADDRESS_TTL, KnownAddress, MAX_ADDRESSES_PER_PEER, MAX_METADATA_LENGTH, MAX_METADATA_NAME_LENGTH,
+    MAX_METADATA_PER_PEER, MAX_STORED_BYTES, MAX_TAG_NAME_LENGTH, MAX_TAGGED_PEERS, MAX_TAGS_PER_PEER,
+    MetadataError, PeerAddressSource, PeerChange, PeerDetails, PeerStorage, PeerStorageError, PeerStore,
+    StoredPeer, Tag, TagError,
 };
 pub use relayed::ExpectDirect;
 pub use router::{HandleError, IncomingStream, OpenedStream};

@@ -31,7 +31,7 @@ pub struct Limits {
     pub negotiation_timeout: Duration,
     /// Protocols that this node handles.
     pub protocols: usize,
-    /// Peers in the [`PeerStore`](crate::PeerStore); the one untouched for longest makes room.
+    /// Peers in the [`PeerStore`](crate::PeerStore); the least useful makes room, and what they may take in memory is in proportion.
     pub stored_peers: usize,
     /// How long a connection through a relay stays without streams once there is a direct one to the same peer.
     pub relayed_idle: Duration,

@@ -21,7 +21,7 @@ use crate::{
     handshakes::Handshakes,
     limits::Limits,
     listen::Listeners,
-    peer_store::PeerStore,
+    peer_store::{Keeper, PeerStore},
     relayed::ExpectDirect,
     router::{HandleError, Handler, IncomingStream, OpenedStream, Router, boxed_handler},
 };
@@ -294,13 +294,16 @@ impl Node {
         self.shared().close_connections(connection.into_iter().collect()).await;
     }
 
-    /// Ends the node: no further connections, goodbye to every peer within [`Limits::close_timeout`], then the end of every
-    /// task. The handles that are left do nothing more.
+    /// Ends the node: no further connections, goodbye to every peer within [`Limits::close_timeout`], what is known of peers written
+    /// to [storage](NodeBuilder::peer_storage), then the end of every task. The handles that are left do nothing more.
     pub async fn close(&self) {
         let shared = self.shared();
         shared.listeners.lock().close();
         let connections = shared.connections.lock().refuse_further();
-        shared.close_connections(connections).await;
+        // Begun first: a page that is going away may not get much further.
+        tokio::join!(shared.save_peers(), shared.close_connections(connections));
+        // With what the end of the connections has changed.
+        shared.save_peers().await;
         shared.shut_down();
     }
 
@@ -337,6 +340,8 @@ pub(crate) struct Shared {
     pub(crate) transports: RwLock<Vec<Arc<dyn Transport>>>,
     pub(crate) limits: Limits,
     pub(crate) peer_store: PeerStore,
+    /// There if what is known of peers is to outlive the node.
+    pub(crate) keeper: Option<Keeper>,
     pub(crate) router: Router,
     pub(crate) events: EventSender,
     pub(crate) connections: Mutex<Connections>,
@@ -362,6 +367,7 @@ impl Shared {
             keypair,
             transports: RwLock::new(transports),
             peer_store: PeerStore::new(limits.stored_peers, events.clone()),
+            keeper: None,
             router: Router::default(),
             events,
             connections: Mutex::default(),
@@ -454,6 +460,27 @@ impl Shared {
         let _ = timeout(self.limits.close_timeout, goodbyes).await;
         for (id, _) in connections {
             self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
+        }
+    }
+
+    /// Writes what is learnt of peers to storage, if there is any, for as long as the node lives.
+    pub(crate) fn keep_peers(self: &Arc<Self>) {
+        let shared = self.clone();
+        if self.keeper.is_some() {
+            self.tasks.spawn(async move {
+                if let Some(keeper) = &shared.keeper {
+                    keeper.run(&shared.peer_store).await;
+                }
+            });
+        }
+    }
+
+    async fn save_peers(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        match timeout(self.limits.close_timeout, keeper.flush(&self.peer_store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what was learnt of peers of late is not kept"),
+            Err(_) => tracing::warn!("what was learnt of peers of late may not be kept: storage is too slow"),
         }
     }
 

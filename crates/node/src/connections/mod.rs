@@ -229,6 +229,9 @@ impl Shared {
         };
         connections.by_id.insert(id, Entry { info: info.clone(), connection, _serving: serving });
         connections.by_peer.entry(peer).or_default().push(id);
+        if of_peer == 0 {
+            self.peer_store.connected(peer);
+        }
         // Emitted under the lock, as is the closing: so a reader never sees a connection go before it came.
         self.events.emit(NodeEvent::ConnectionEstablished { connection: info.clone(), first: of_peer == 0 });
         if let Some(relayed) = before.filter(|_| info.is_direct()) {
@@ -255,6 +258,10 @@ impl Shared {
     pub(crate) fn remove_connection(&self, id: ConnectionId, reason: Arc<ConnectionError>) {
         let mut connections = self.connections.lock();
         let Some((entry, last)) = connections.remove(id) else { return };
+        if last {
+            let dialed = entry.info.direction == Direction::Outbound;
+            self.peer_store.disconnected(entry.info.peer, dialed.then_some(&entry.info.remote_address));
+        }
         let event = NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason, last };
         self.events.emit(event);
         drop(connections);

@@ -250,7 +250,7 @@ impl Shared {
             DialTarget::Addresses(_) | DialTarget::Peer(_) => self.race(competitors).await?,
         };
         let info = self.adopt(connection, Direction::Outbound, None)?;
-        self.peer_store.add_address(info.peer, &info.remote_address);
+        self.peer_store.dial_succeeded(info.peer, &info.remote_address);
         Ok(info)
     }
 
@@ -312,7 +312,7 @@ impl Shared {
                 Some((attempt, outcome)) = running.next() => {
                     let error = match outcome {
                         Ok(Ok(connection)) => {
-                            self.note_losers(&attempt, &started);
+                            self.note_losers(connection.remote_peer(), &attempt, &started);
                             return Ok(connection);
                         }
                         Ok(Err(error)) => error,
@@ -320,7 +320,6 @@ impl Shared {
                     };
                     started.retain(|(other, ..)| *other != attempt);
                     race.failed(&attempt);
-                    self.forget_if_of_another(peer, &attempt, &error);
                     failures.push(error);
                 }
                 permit = self.dial_slot(next_is_relayed, &mut slot), if next_is_relayed.is_some() => {
@@ -382,31 +381,43 @@ impl Shared {
 
     /// Cancelled attempts that had said nothing for clearly longer than the winner needed would not have said anything.
     /// Without that a network that swallows UDP is never found out, as TCP wins before any time-out.
+<<<<<<< HEAD
     fn note_losers(&self, winner: &Attempt, started: &[(Attempt, Instant, AbortHandle)]) {
+=======
+    fn note_losers(&self, peer: PeerId, winner: &Attempt, started: &[(Attempt, Instant)]) {
+>>>>>>> a0bf42b (Node: the peer store knows who named an address and what became of it, forgets the least useful, keeps what it knows in storage, and tells who speaks what)
         let now = Instant::now();
         let Some((_, start, _)) = started.iter().find(|(attempt, ..)| attempt == winner) else { return };
         if winner.address.is_relayed() {
             return;
         }
         let needed = now.saturating_duration_since(*start);
+<<<<<<< HEAD
         let mut dials = self.dials.lock();
         for (loser, start, _) in started.iter().filter(|(attempt, ..)| attempt != winner) {
             if now.saturating_duration_since(*start) >= needed.saturating_add(FIRST_DELAY) {
                 dials.history.record(&loser.address.without_peer_id(), Outcome::Silent, now);
+=======
+        for (loser, start) in started.iter().filter(|(attempt, _)| attempt != winner) {
+            if now.saturating_duration_since(*start) >= needed.saturating_add(ATTEMPT_DELAY) {
+                let loser = loser.address.without_peer_id();
+                self.dials.lock().history.record(&loser, Outcome::Silent, now);
+                self.peer_store.dial_failed(peer, &loser);
+>>>>>>> a0bf42b (Node: the peer store knows who named an address and what became of it, forgets the least useful, keeps what it knows in storage, and tells who speaks what)
             }
         }
     }
 
-    /// An address at which somebody else has proved to be is not the peer's.
-    fn forget_if_of_another(&self, peer: Option<PeerId>, attempt: &Attempt, error: &ConnectError) {
-        let is_another = matches!(
-            error,
-            ConnectError::Dial(DialError::Handshake { source: HandshakeError::WrongPeer { .. }, .. })
-        );
-        if let Some(peer) = peer
-            && is_another
-        {
-            self.peer_store.remove_address(peer, &attempt.address.without_peer_id());
+    /// Writes down that a peer was not to be had at an address.
+    fn note_failure(&self, peer: PeerId, address: &Multiaddr, error: &ConnectError) {
+        match error {
+            // That says nothing of the peer.
+            ConnectError::Dial(DialError::UnsupportedAddress { .. }) => {}
+            // An address at which somebody else has proved to be is not the peer's.
+            ConnectError::Dial(DialError::Handshake { source: HandshakeError::WrongPeer { .. }, .. }) => {
+                self.peer_store.remove_address(peer, address);
+            }
+            _ => self.peer_store.dial_failed(peer, address),
         }
     }
 
@@ -430,6 +441,9 @@ impl Shared {
             Err(_) => Outcome::Refused,
         };
         self.dials.lock().history.record(&address.without_peer_id(), note, now);
+        if let (Some(peer), Err(error)) = (address.peer_id(), &outcome) {
+            self.note_failure(peer, &address, error);
+        }
         outcome
     }
 }

@@ -36,6 +36,7 @@ use crate::{
     node::{Node, OpenStreamError, WeakNode},
     peer_store::PeerStore,
     router::HandleError,
+    wall_clock::unix_millis,
 };
 
 /// The name of the protocol that asks.
@@ -114,7 +115,7 @@ pub enum IdentifyError {
 /// Answers, asks on every new connection, and pushes on every change.
 pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleError> {
     let identify =
-        Arc::new(Identify { node: node.downgrade(), config, sequence: AtomicU64::new(now_millis()) });
+        Arc::new(Identify { node: node.downgrade(), config, sequence: AtomicU64::new(unix_millis()) });
     let pushes = Arc::new(PushLimit::default());
 
     let answering = identify.clone();
@@ -165,7 +166,7 @@ pub(crate) fn start(node: &Node, config: IdentifyConfig) -> Result<(), HandleErr
 struct Identify {
     node: WeakNode,
     config: IdentifyConfig,
-    /// Of our own record: greater with every change, and after a restart.
+    /// Of our own record: greater with every change, and, because it is no less than the time of day, after a restart.
     sequence: AtomicU64,
 }
 
@@ -184,7 +185,7 @@ impl Identify {
     fn spawn_ask_unidentified(self: &Arc<Self>) {
         let Some(node) = self.node.upgrade() else { return };
         for connection in node.connections() {
-            if node.peer_store().details(connection.peer).is_none() {
+            if !node.peer_store().is_introduced(connection.peer) {
                 self.spawn_ask(connection);
             }
         }
@@ -273,7 +274,7 @@ impl Identify {
     fn spawn_push(self: &Arc<Self>) {
         let Some(node) = self.node.upgrade() else { return };
         // The first change of a burst starts the push; those that find one waiting are in it.
-        let next = self.sequence.load(Ordering::Relaxed).saturating_add(1).max(now_millis());
+        let next = self.sequence.load(Ordering::Relaxed).saturating_add(1).max(unix_millis());
         self.sequence.store(next, Ordering::Relaxed);
         let identify = self.clone();
         node.spawn(async move {
@@ -320,35 +321,20 @@ async fn verify(told: &Identification, peer: PeerId) -> Result<Option<PeerRecord
 }
 
 fn store(peers: &PeerStore, peer: PeerId, told: Identification, record: Option<PeerRecord>) {
-    let known = peers.details(peer).and_then(|details| details.record_sequence);
-    let sequence = record.as_ref().map(|record| record.sequence);
-    // An older record is a replay or came the longer way; the same one again confirms its addresses.
-    let stale = known.is_some() && sequence < known;
-    if !stale {
-        for address in
-            record.map_or(told.listen_addresses, |record| record.addresses).iter().take(MAX_ADDRESSES)
-        {
-            peers.add_address(peer, address);
-        }
+    match (told.signed_record, record) {
+        // An older record is a replay or came the longer way.
+        (Some(envelope), Some(record)) => drop(peers.certify(envelope, &record)),
+        _ if told.listen_addresses.is_empty() => {}
+        _ => peers.set_told_addresses(peer, &told.listen_addresses),
     }
     peers.update(peer, |details| {
         // In a push, what is absent is unchanged; in an answer everything is there.
         if !told.protocols.is_empty() {
             details.protocols = told.protocols;
         }
-        if told.signed_record.is_some() && !stale {
-            details.signed_record = told.signed_record;
-            details.record_sequence = sequence;
-        }
         details.public_key = told.public_key.or(details.public_key.take());
         details.agent_version = told.agent_version.or(details.agent_version.take());
         details.protocol_version = told.protocol_version.or(details.protocol_version.take());
         details.observed_address = told.observed_address.or(details.observed_address.take());
     });
-}
-
-/// Milliseconds since 1970, which is greater after a restart. Not used as a time.
-fn now_millis() -> u64 {
-    let since_epoch = web_time::SystemTime::now().duration_since(web_time::SystemTime::UNIX_EPOCH);
-    since_epoch.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
