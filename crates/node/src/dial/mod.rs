@@ -312,11 +312,12 @@ impl Shared {
                 Some((attempt, outcome)) = running.next() => {
                     let error = match outcome {
                         Ok(Ok(connection)) => {
+                            let connection: Box<dyn Connection> = connection;
                             self.note_losers(connection.remote_peer(), &attempt, &started);
                             return Ok(connection);
                         }
                         Ok(Err(error)) => error,
-                        Err(Aborted) => self.gave_way(&attempt),
+                        Err(Aborted) => self.gave_way(peer, &attempt),
                     };
                     started.retain(|(other, ..)| *other != attempt);
                     race.failed(&attempt);
@@ -345,8 +346,11 @@ impl Shared {
     }
 
     /// What becomes of an attempt in whose place another is made.
-    fn gave_way(&self, attempt: &Attempt) -> ConnectError {
+    fn gave_way(&self, peer: Option<PeerId>, attempt: &Attempt) -> ConnectError {
         let address = attempt.address.clone();
+        if let Some(peer) = peer {
+            self.peer_store.dial_failed(peer, &address);
+        }
         self.dials.lock().history.record(&address.without_peer_id(), Outcome::Silent, Instant::now());
         ConnectError::TimedOut { address, after: PATIENCE }
     }
@@ -381,29 +385,18 @@ impl Shared {
 
     /// Cancelled attempts that had said nothing for clearly longer than the winner needed would not have said anything.
     /// Without that a network that swallows UDP is never found out, as TCP wins before any time-out.
-<<<<<<< HEAD
-    fn note_losers(&self, winner: &Attempt, started: &[(Attempt, Instant, AbortHandle)]) {
-=======
-    fn note_losers(&self, peer: PeerId, winner: &Attempt, started: &[(Attempt, Instant)]) {
->>>>>>> a0bf42b (Node: the peer store knows who named an address and what became of it, forgets the least useful, keeps what it knows in storage, and tells who speaks what)
+    fn note_losers(&self, peer: PeerId, winner: &Attempt, started: &[(Attempt, Instant, AbortHandle)]) {
         let now = Instant::now();
         let Some((_, start, _)) = started.iter().find(|(attempt, ..)| attempt == winner) else { return };
         if winner.address.is_relayed() {
             return;
         }
         let needed = now.saturating_duration_since(*start);
-<<<<<<< HEAD
-        let mut dials = self.dials.lock();
         for (loser, start, _) in started.iter().filter(|(attempt, ..)| attempt != winner) {
             if now.saturating_duration_since(*start) >= needed.saturating_add(FIRST_DELAY) {
-                dials.history.record(&loser.address.without_peer_id(), Outcome::Silent, now);
-=======
-        for (loser, start) in started.iter().filter(|(attempt, _)| attempt != winner) {
-            if now.saturating_duration_since(*start) >= needed.saturating_add(ATTEMPT_DELAY) {
                 let loser = loser.address.without_peer_id();
                 self.dials.lock().history.record(&loser, Outcome::Silent, now);
                 self.peer_store.dial_failed(peer, &loser);
->>>>>>> a0bf42b (Node: the peer store knows who named an address and what became of it, forgets the least useful, keeps what it knows in storage, and tells who speaks what)
             }
         }
     }
