@@ -22,6 +22,8 @@ export type PeerloomErrorCode =
   | 'ERR_SELF_DIAL'
   /** A limit on connections is reached. */
   | 'ERR_TOO_MANY_CONNECTIONS'
+  /** As many peers are kept as can be. */
+  | 'ERR_TOO_MANY_PEERS'
   /** There is no connection to the peer. */
   | 'ERR_NOT_CONNECTED'
   /** The connection is over. */

@@ -28,12 +28,27 @@ export interface RelayReservation {
   readonly renewed: boolean
 }
 
+/** A peer that is kept, and cannot be reached for now. */
+export interface LostPeer {
+  /** The peer id. */
+  readonly id: string
+  /** Why the connection ended, or could not be made. */
+  readonly reason: PeerloomError
+  /** When the next attempt comes, in milliseconds. */
+  readonly retryIn: number
+}
+
 /** The events of a node; `detail` has what they tell. */
 export interface PeerloomEventMap {
   /** A peer has come: the first connection to it is there. */
   'peer:connect': CustomEvent<Peer>
   /** A peer has gone: the last connection to it is over. */
   'peer:disconnect': CustomEvent<{ peer: Peer; reason: PeerloomError }>
+  /**
+   * There is no connection to a peer that is kept: it was lost, or an attempt to have it again failed. The next one comes in
+   * `retryIn` milliseconds, or earlier if the network or the page comes back.
+   */
+  'peer:lost': CustomEvent<LostPeer>
   /** A peer has told who it is. */
   'peer:identify': CustomEvent<PeerIdentity>
   /** A connection is there, the first to its peer or a further one. */

@@ -7,6 +7,7 @@ import type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.
 import { type IdentityOption, loadIdentity } from './identity.js'
 import { type CircuitLimit, Peer } from './peer.js'
 import { PeerloomStream } from './stream.js'
+import { onWake } from './wake.js'
 
 /** How a node is made. */
 export interface PeerloomOptions {
@@ -66,6 +67,7 @@ export class Peerloom extends EventTargetBase {
   /** By connection, what to do when it is over. */
   readonly #releases = new Map<number, Set<() => void>>()
   readonly #forgetBugListener: () => void
+  readonly #forgetWakeListener: () => void
   #closed = false
 
   /** Starts a node. It connects to nobody by itself. */
@@ -88,6 +90,7 @@ export class Peerloom extends EventTargetBase {
     )
     this.#peerId = this.#core.peerId
     this.#forgetBugListener = onBug((error) => this.#emit('error', error))
+    this.#forgetWakeListener = onWake(() => callNow(() => this.#core.resumed()))
     // Says goodbye when the page goes for good: Firefox does not for a page with WebTransport. Workers have no such event.
     globalThis.addEventListener?.('pagehide', this.#leave)
   }
@@ -132,12 +135,31 @@ export class Peerloom extends EventTargetBase {
    * A peer behind a relay is connected to directly wherever that can be: see {@link Peer.direct}.
    */
   async dial(target: string | readonly string[], options: CallOptions = {}): Promise<Peer> {
-    this.#assertOpen()
-    const given = typeof target === 'string' ? [target] : [...target]
-    const names = this.#dnsOverHttps
-    const targets = names === undefined ? given : await resolveDnsaddr(names, given, options.signal)
-    this.#assertOpen()
+    const targets = await this.#resolved(target, options.signal)
     return this.#peer(await call(() => this.#core.dial(targets, options.signal)))
+  }
+
+  /**
+   * Keeps a connection to a peer from now on, given as for {@link dial}: addresses that end in `/p2p/…`, or a peer id, or a
+   * {@link Peer}. Resolves to its peer id, without waiting for the connection.
+   *
+   * Whenever there is none, the peer is dialed: at once, then at intervals that grow from a second to two minutes, and at once when
+   * the network comes back, or the page after it was hidden, frozen or asleep. `peer:lost` tells of each loss and each attempt that
+   * failed, `peer:connect` when the peer is there again. Streams do not outlive a connection; they are yours to open again.
+   */
+  async keep(target: string | readonly string[] | Peer, options: CallOptions = {}): Promise<string> {
+    const targets = await this.#resolved(target instanceof Peer ? target.id : target, options.signal)
+    return callNow(() => this.#core.keep(targets))
+  }
+
+  /** Keeps a peer no longer. A connection to it stays for now; {@link disconnect} ends both. Whether it was kept. */
+  unkeep(peer: string | Peer): boolean {
+    return callNow(() => this.#core.unkeep(target(peer).id))
+  }
+
+  /** The peer ids of those that are kept, connected or not. */
+  get kept(): string[] {
+    return this.#closed ? [] : callNow(() => this.#core.kept())
   }
 
   /**
@@ -205,7 +227,10 @@ export class Peerloom extends EventTargetBase {
     callNow(() => this.#core.addAddress(target(peer).id, address))
   }
 
-  /** Closes the connections to a peer, or the one that a {@link Peer} stands for, in an orderly way. */
+  /**
+   * Closes the connections to a peer, or the one that a {@link Peer} stands for, in an orderly way. A peer named by its peer id is
+   * kept no longer.
+   */
   disconnect(peer: string | Peer, options: CallOptions = {}): Promise<void> {
     const { id, connection } = target(peer)
     return orAborted(
@@ -221,6 +246,7 @@ export class Peerloom extends EventTargetBase {
     }
     this.#closed = true
     this.#forgetBugListener()
+    this.#forgetWakeListener()
     globalThis.removeEventListener?.('pagehide', this.#leave)
     await orAborted(
       call(() => this.#core.close()),
@@ -230,6 +256,15 @@ export class Peerloom extends EventTargetBase {
 
   [asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  async #resolved(target: string | readonly string[], signal: AbortSignal | undefined): Promise<string[]> {
+    this.#assertOpen()
+    const given = typeof target === 'string' ? [target] : [...target]
+    const names = this.#dnsOverHttps
+    const resolved = names === undefined ? given : await resolveDnsaddr(names, given, signal)
+    this.#assertOpen()
+    return resolved
   }
 
   #assertOpen(): void {
@@ -300,6 +335,11 @@ export class Peerloom extends EventTargetBase {
           relayed: this.#peer(event.relayed),
         })
         break
+      case 'peer:lost': {
+        const { peer: id, reason, retryIn } = event
+        this.#emit('peer:lost', { id, reason: toPeerloomError(reason), retryIn })
+        break
+      }
       case 'relay:reserved': {
         const { relay, addresses, renewed, expiresIn } = event
         this.#emit('relay:reserved', { relay, addresses, renewed, expires: new Date(Date.now() + expiresIn) })

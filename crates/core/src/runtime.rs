@@ -93,6 +93,31 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
     }
 }
 
+/// A timer that fires so late has been held up by this side: the machine was asleep, or the page frozen or in the background.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// How often [`await_remote`] takes that for an excuse. More than once only where this side is held up again and again.
+const EXCUSES: u8 = 3;
+
+/// Awaits `future`, for which a remote is to do something, for at most `duration`; on [`Elapsed`] the future is dropped.
+///
+/// If the timer itself is late, nothing is known of the remote: it may have answered long ago, and the answer is only not read yet.
+/// So it is given the time once more. A limit that a remote must not exceed wants [`timeout`].
+pub async fn await_remote<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    futures_util::pin_mut!(future);
+    let mut excuses = EXCUSES;
+    loop {
+        let start = Instant::now();
+        if let Ok(output) = timeout(duration, &mut future).await {
+            return Ok(output);
+        }
+        let late = start.elapsed().saturating_sub(duration);
+        if late < HELD_UP || excuses == 0 {
+            return Err(Elapsed);
+        }
+        excuses = excuses.saturating_sub(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +144,29 @@ mod tests {
         assert_eq!(timeout(Duration::ZERO, async { 1 }).await, Ok(1));
         sleep_until(start).await;
         assert_eq!(start.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_remote_is_not_blamed_for_a_late_timer() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (answer, mut answered) = tokio::sync::oneshot::channel();
+        let answering = async {
+            // Nothing runs here for an hour, and the answer is read after the timer.
+            tokio::time::advance(3600 * SECOND).await;
+            sleep(SECOND).await;
+            answer.send(7).unwrap();
+        };
+        assert_eq!(tokio::join!(await_remote(10 * SECOND, &mut answered), answering).0, Ok(Ok(7)));
+
+        let start = Instant::now();
+        assert_eq!(await_remote(10 * SECOND, std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(start.elapsed(), 10 * SECOND, "in time, so it is the remote");
+        let held_up = async {
+            for _ in 0..=EXCUSES {
+                tokio::time::advance(60 * SECOND).await;
+            }
+        };
+        let waited = tokio::join!(await_remote(10 * SECOND, std::future::pending::<()>()), held_up).0;
+        assert_eq!(waited, Err(Elapsed), "not for ever");
     }
 }

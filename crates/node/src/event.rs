@@ -13,7 +13,11 @@ use peerloom_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{addresses::Reachability, connections::ConnectionInfo, dial::ConnectError};
+use crate::{
+    addresses::Reachability,
+    connections::{ConnectionInfo, LostReason},
+    dial::ConnectError,
+};
 
 /// Something that changed in a node.
 #[derive(Debug, Clone)]
@@ -62,6 +66,18 @@ pub enum NodeEvent {
         /// When it is asked for again; `None` if never.
         retry_in: Option<Duration>,
     },
+    /// There is no connection to a peer that is kept: it was lost, or was not had again. Once it is, that is a
+    /// [`ConnectionEstablished`](Self::ConnectionEstablished).
+    KeptPeerLost {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        reason: LostReason,
+        /// When the next attempt comes, if not before: [`Node::resumed`](crate::Node::resumed) makes it come at once.
+        retry_in: Duration,
+    },
+    /// This machine was asleep, the page was frozen, or the network is another one. What was known to work may not.
+    Resumed,
     /// The [`PeerStore`](crate::PeerStore) has new details of a peer; identify has told them, for example.
     PeerUpdated {
         /// The peer.
@@ -143,6 +159,10 @@ impl fmt::Display for NodeEvent {
                 write!(f, "{relay} relays for {} s", expires_in.as_secs())
             }
             Self::RelayLost { relay, reason, .. } => write!(f, "{relay} relays no longer: {reason}"),
+            Self::KeptPeerLost { peer, reason, retry_in } => {
+                write!(f, "{peer} is dialed again in {} ms: {reason}", retry_in.as_millis())
+            }
+            Self::Resumed => f.write_str("back from a sleep, or in another network"),
             Self::PeerUpdated { peer } => write!(f, "more is known of {peer}"),
             Self::PeerProtocolsChanged { peer, added, removed } => {
                 write!(f, "{peer} handles {} more protocols, and {} no longer", added.len(), removed.len())

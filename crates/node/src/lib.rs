@@ -40,7 +40,7 @@ mod wall_clock;
 
 pub use addresses::{AddressSource, OwnAddress, Reachability};
 pub use builder::NodeBuilder;
-pub use connections::{ConnectionId, ConnectionInfo, Direction};
+pub use connections::{ConnectionId, ConnectionInfo, Direction, KeepError, LostReason, MAX_KEPT_PEERS};
 pub use dial::{ConnectError, DialTarget};
 pub use event::{Events, NodeEvent};
 pub use limits::Limits;

@@ -8,14 +8,14 @@ use parking_lot::{Mutex, RwLock};
 use peerloom_core::{
     Connection, ConnectionError, Keypair, ListenError, Multiaddr, PeerId, ProtocolName, Transport,
     multistream_select::{NegotiatedStream, NegotiationError, negotiate_outbound},
-    runtime::{BoxFuture, MaybeSend, MaybeSync, TaskSet, timeout},
+    runtime::{BoxFuture, MaybeSend, MaybeSync, TaskSet, await_remote, timeout},
 };
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
     addresses::OwnAddresses,
     builder::NodeBuilder,
-    connections::{ConnectionId, ConnectionInfo, Connections},
+    connections::{ConnectionId, ConnectionInfo, Connections, KeepError, Keeper},
     dial::{ConnectError, DialTarget, Dials},
     event::{EventSender, Events, NodeEvent},
     handshakes::Handshakes,
@@ -153,6 +153,35 @@ impl Node {
         boxed(async move { shared.dial(target).await })
     }
 
+    /// Keeps a connection to a peer from now on: at an address that says which peer, or at those that the [`PeerStore`] knows.
+    /// Returns at once, and says which peer.
+    ///
+    /// Where there is none, the peer is dialed: at once, then again and again, at intervals that grow from a second to two minutes
+    /// and are not the same for all nodes; and at once after [`resumed`](Self::resumed). How that goes is told by
+    /// [`NodeEvent::KeptPeerLost`] and [`NodeEvent::ConnectionEstablished`]. Connections to the peer are not closed for want of
+    /// use or of room.
+    pub fn keep(&self, target: impl Into<DialTarget>) -> Result<PeerId, KeepError> {
+        self.shared().keep(target.into())
+    }
+
+    /// Keeps a peer no longer; a connection to it stays for now. Whether it was kept.
+    pub fn unkeep(&self, peer: PeerId) -> bool {
+        self.shared().unkeep(peer)
+    }
+
+    /// The peers that are kept, connected or not.
+    pub fn kept(&self) -> Vec<PeerId> {
+        self.shared().keeper.peers()
+    }
+
+    /// To be called when this machine wakes from a sleep, a page is shown again, or the network is another one: kept peers that
+    /// are lost are dialed at once, and those that seem to be connected are asked whether they still are.
+    ///
+    /// A sleep that makes timers late is found out without it.
+    pub fn resumed(&self) {
+        self.shared().resumed();
+    }
+
     /// Listens on `address`, and returns the addresses at which this node can be reached through it, with `/p2p/…`.
     ///
     /// The future does not keep the node alive.
@@ -281,8 +310,9 @@ impl Node {
         self.shared().connections.lock().is_connected(peer)
     }
 
-    /// Closes every connection to `peer`, in an orderly way.
+    /// Closes every connection to `peer`, in an orderly way. If it was kept, it is kept no longer.
     pub async fn disconnect(&self, peer: PeerId) {
+        self.unkeep(peer);
         let connections = self.shared().connections.lock().of_peer(peer);
         self.shared().close_connections(connections).await;
     }
@@ -299,6 +329,7 @@ impl Node {
     pub async fn close(&self) {
         let shared = self.shared();
         shared.listeners.lock().close();
+        shared.keeper.close();
         let connections = shared.connections.lock().refuse_further();
         // Begun first: a page that is going away may not get much further.
         tokio::join!(shared.save_peers(), shared.close_connections(connections));
@@ -345,6 +376,7 @@ pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) events: EventSender,
     pub(crate) connections: Mutex<Connections>,
+    pub(crate) keeper: Keeper,
     /// Changes with `connections` and with `expected_direct`.
     pub(crate) connection_changes: watch::Sender<()>,
     /// Guards per peer to which somebody makes a direct connection.
@@ -363,7 +395,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(keypair: Keypair, transports: Vec<Arc<dyn Transport>>, limits: Limits) -> Self {
         let events = EventSender::new();
+        let seed =
+            keypair.peer_id().to_bytes().iter().fold(0, |seed: u64, byte| seed << 8 | u64::from(*byte));
         Self {
+            keeper: Keeper::new(seed),
             keypair,
             transports: RwLock::new(transports),
             peer_store: PeerStore::new(limits.stored_peers, events.clone()),
@@ -399,7 +434,7 @@ impl Shared {
         Ok(())
     }
 
-    fn open_stream(
+    pub(crate) fn open_stream(
         self: Arc<Self>,
         target: StreamTarget,
         protocols: Vec<ProtocolName>,
@@ -411,7 +446,7 @@ impl Shared {
             drop(self);
             // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
             let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
-            match timeout(deadline, negotiate_outbound(stream, &protocols)).await {
+            match await_remote(deadline, negotiate_outbound(stream, &protocols)).await {
                 Ok(Ok(stream)) => Ok(OpenedStream { stream, connection: info }),
                 Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
                 Err(_) => Err(OpenStreamError::TimedOut { peer }),
@@ -488,6 +523,7 @@ impl Shared {
     fn shut_down(&self) {
         self.listeners.lock().close();
         let left = self.connections.lock().refuse_further();
+        self.keeper.close();
         for (id, _) in left {
             self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
         }

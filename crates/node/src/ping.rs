@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use peerloom_core::{
     PeerId, ProtocolName, StreamError, StreamExt,
     multistream_select::NegotiatedStream,
-    runtime::{Instant, timeout},
+    runtime::{Instant, await_remote, timeout},
 };
 
 use crate::{
@@ -69,8 +69,11 @@ pub struct Pinger {
 impl Pinger {
     /// Opens the stream.
     pub async fn open(node: &Node, target: impl Into<StreamTarget>) -> Result<Self, PingError> {
-        let stream = node.open_stream_on_limited(target, &[ProtocolName::from_static(PROTOCOL)]).await?;
-        Ok(Self { stream, received: BytesMut::new(), warm: false })
+        Ok(Self::on(node.open_stream_on_limited(target, &[ProtocolName::from_static(PROTOCOL)]).await?))
+    }
+
+    pub(crate) fn on(stream: NegotiatedStream) -> Self {
+        Self { stream, received: BytesMut::new(), warm: false }
     }
 
     /// The round-trip time. After an error the stream is of no more use.
@@ -89,7 +92,7 @@ impl Pinger {
     }
 
     async fn exchange(&mut self) -> Result<Duration, PingError> {
-        timeout(TIMEOUT, self.exchange_without_deadline()).await.unwrap_or(Err(PingError::TimedOut))
+        await_remote(TIMEOUT, self.exchange_without_deadline()).await.unwrap_or(Err(PingError::TimedOut))
     }
 
     async fn exchange_without_deadline(&mut self) -> Result<Duration, PingError> {

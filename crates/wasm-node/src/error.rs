@@ -2,7 +2,7 @@
 //! `error.ts`.
 
 use peerloom_core::{ConnectionError, DialError, HandshakeError, ListenError, NegotiationError, StreamError};
-use peerloom_node::{ConnectError, HandleError, OpenStreamError, ping::PingError};
+use peerloom_node::{ConnectError, HandleError, KeepError, LostReason, OpenStreamError, ping::PingError};
 use wasm_bindgen::JsValue;
 
 use crate::js;
@@ -51,6 +51,26 @@ impl Coded for ConnectError {
                 }
             }
             _ => "ERR_UNREACHABLE",
+        }
+    }
+}
+
+impl Coded for KeepError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::ThisNode => "ERR_SELF_DIAL",
+            Self::TooMany | Self::Tag(_) => "ERR_TOO_MANY_PEERS",
+            _ => "ERR_INVALID_ARGUMENT",
+        }
+    }
+}
+
+impl Coded for LostReason {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Connection(error) => error.code(),
+            Self::Dial(error) => error.code(),
+            _ => "ERR_CONNECTION_CLOSED",
         }
     }
 }

@@ -88,18 +88,32 @@ impl WasmNode {
     pub fn dial(&self, targets: Vec<String>, signal: Option<AbortSignal>) -> Promise {
         let node = self.node.clone();
         let dial = async move {
-            let target = match targets.as_slice() {
-                [peer] if !peer.starts_with('/') => DialTarget::Peer(peer.parse().map_err(invalid)?),
-                [address] => DialTarget::Address(address.parse().map_err(invalid)?),
-                addresses => {
-                    let parsed = addresses.iter().map(|address| address.parse().map_err(invalid));
-                    DialTarget::Addresses(parsed.collect::<Result<_, _>>()?)
-                }
-            };
-            let dialed = node.dial(target).await;
+            let dialed = node.dial(dial_target(&targets)?).await;
             dialed.map(|info| describe_connection(&info).into()).map_err(|error| coded(&*error))
         };
         promise(abortable(signal, Box::pin(dial)))
+    }
+
+    /// Keeps a connection to a peer, given as for [`dial`](Self::dial). Its peer id.
+    pub fn keep(&self, targets: Vec<String>) -> Result<String, JsValue> {
+        let kept = self.node.keep(dial_target(&targets)?);
+        kept.map(|peer| peer.to_string()).map_err(|error| coded(&error))
+    }
+
+    /// Keeps a peer no longer. Whether it was kept.
+    pub fn unkeep(&self, peer: &str) -> Result<bool, JsValue> {
+        Ok(self.node.unkeep(peer.parse().map_err(invalid)?))
+    }
+
+    /// The peers that are kept.
+    #[wasm_bindgen(unchecked_return_type = "string[]")]
+    pub fn kept(&self) -> Array {
+        strings(&self.node.kept())
+    }
+
+    /// The page is shown again, was frozen, or has another network.
+    pub fn resumed(&self) {
+        self.node.resumed();
     }
 
     /// Opens a stream for the first of `protocols` that the peer handles, on the connection named or on the peer's
@@ -276,6 +290,17 @@ fn strings(values: &[impl ToString]) -> Array {
     values.iter().map(|value| JsValue::from(value.to_string())).collect()
 }
 
+fn dial_target(targets: &[String]) -> Result<DialTarget, JsValue> {
+    Ok(match targets {
+        [peer] if !peer.starts_with('/') => DialTarget::Peer(peer.parse().map_err(invalid)?),
+        [address] => DialTarget::Address(address.parse().map_err(invalid)?),
+        addresses => {
+            let parsed = addresses.iter().map(|address| address.parse().map_err(invalid));
+            DialTarget::Addresses(parsed.collect::<Result<_, _>>()?)
+        }
+    })
+}
+
 fn protocol(name: &str) -> Result<ProtocolName, JsValue> {
     name.parse().map_err(invalid)
 }
@@ -365,6 +390,12 @@ fn describe_event(event: NodeEvent, this: PeerId) -> Option<JsValue> {
             js::set_property(&described, "relayed", &describe_connection(&relayed));
             "connection:upgraded"
         }
+        NodeEvent::KeptPeerLost { peer, reason, retry_in } => {
+            js::set_property(&described, "peer", &JsValue::from(peer.to_string()));
+            js::set_property(&described, "reason", &coded(&reason));
+            js::set_property(&described, "retryIn", &JsValue::from(retry_in.as_secs_f64() * 1e3));
+            "peer:lost"
+        }
         NodeEvent::RelayReserved { relay, expires_in, addresses, renewed } => {
             js::set_property(&described, "relay", &JsValue::from(relay.to_string()));
             js::set_property(&described, "expiresIn", &JsValue::from(expires_in.as_secs_f64() * 1e3));
@@ -411,6 +442,7 @@ export type CoreEvent =
   | { kind: 'connection:open'; connection: CoreConnection; first: boolean }
   | { kind: 'connection:close'; connection: CoreConnection; reason: Error; last: boolean }
   | { kind: 'connection:upgraded'; connection: CoreConnection; relayed: CoreConnection }
+  | { kind: 'peer:lost'; peer: string; reason: Error; retryIn: number }
   | { kind: 'relay:reserved'; relay: string; expiresIn: number; addresses: string[]; renewed: boolean }
   | { kind: 'relay:lost'; relay: string; reason: string; retryIn: number | undefined }
   | { kind: 'addresses:change'; addresses: string[] }

@@ -15,7 +15,7 @@ mod tests;
 
 pub use dialer::Dialer;
 pub use listener::Listener;
-pub use negotiated::{NegotiatedStream, negotiate_inbound, negotiate_outbound};
+pub use negotiated::{Attachment, NegotiatedStream, negotiate_inbound, negotiate_outbound};
 pub use pipe::{accept_pipe, confirm_pipe, dial_pipe};
 
 use crate::stream::StreamError;

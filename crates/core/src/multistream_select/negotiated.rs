@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use super::{Dialer, Listener, NegotiationError};
 use crate::{
     protocol_name::ProtocolName,
+    runtime::{MaybeSend, MaybeSync},
     stream::{Stream, StreamError, StreamExt},
 };
 
@@ -37,6 +38,7 @@ pub async fn negotiate_outbound(
         unread: Bytes::new(),
         proposal: Some(proposal),
         failure: None,
+        attached: Vec::new(),
     };
     if protocols.len() > 1 {
         stream.confirm().await?;
@@ -58,7 +60,14 @@ pub async fn negotiate_inbound(
         let accepted = listener.receive(&mut unread, &supports)?;
         stream.write_all(listener.take_outgoing()).await?;
         if let Some(protocol) = accepted {
-            return Ok(NegotiatedStream { inner: stream, protocol, unread, proposal: None, failure: None });
+            return Ok(NegotiatedStream {
+                inner: stream,
+                protocol,
+                unread,
+                proposal: None,
+                failure: None,
+                attached: Vec::new(),
+            });
         }
     }
 }
@@ -81,7 +90,13 @@ pub struct NegotiatedStream {
     proposal: Option<Proposal>,
     /// Why the negotiation failed, if it did.
     failure: Option<StreamError>,
+    attached: Vec<Box<dyn Attachment>>,
 }
+
+/// Something that is to live as long as a stream does: what counts it, or holds a place for it.
+pub trait Attachment: MaybeSend + MaybeSync + 'static {}
+
+impl<T: MaybeSend + MaybeSync + 'static> Attachment for T {}
 
 struct Proposal {
     dialer: Dialer,
@@ -116,6 +131,16 @@ impl NegotiatedStream {
     /// The protocol that was agreed on, or that we have proposed.
     pub fn protocol(&self) -> &ProtocolName {
         &self.protocol
+    }
+
+    /// Lets `attachment` live as long as the stream.
+    pub fn attach(&mut self, attachment: impl Attachment) {
+        self.attached.push(Box::new(attachment));
+    }
+
+    /// Takes everything that was attached, for whoever takes the stream below out of this one.
+    pub fn take_attached(&mut self) -> Vec<Box<dyn Attachment>> {
+        mem::take(&mut self.attached)
     }
 
     /// Whether the remote has accepted the protocol.

@@ -1,5 +1,8 @@
 //! The established connections of a node, and the task that serves each.
 
+mod keep;
+mod keeper;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use peerloom_core::{
@@ -9,6 +12,11 @@ use peerloom_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use self::keeper::Keeper;
+pub use self::{
+    keep::MAX_KEPT_PEERS,
+    keeper::{KeepError, LostReason},
+};
 use crate::{
     dial::ConnectError,
     event::NodeEvent,
@@ -147,6 +155,10 @@ impl Connections {
         ids.iter().filter_map(|id| Some((*id, self.by_id(*id)?.1))).collect()
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Takes no more connections from here on, and lists those there are.
     pub(crate) fn refuse_further(&mut self) -> Vec<(ConnectionId, Arc<dyn Connection>)> {
         self.closed = true;
@@ -234,6 +246,7 @@ impl Shared {
         }
         // Emitted under the lock, as is the closing: so a reader never sees a connection go before it came.
         self.events.emit(NodeEvent::ConnectionEstablished { connection: info.clone(), first: of_peer == 0 });
+        self.keeper.connected(peer, Some(&info.remote_address).filter(|_| direction == Direction::Outbound));
         if let Some(relayed) = before.filter(|_| info.is_direct()) {
             self.events.emit(NodeEvent::ConnectionUpgraded { relayed, direct: info.clone() });
         }
@@ -258,12 +271,19 @@ impl Shared {
     pub(crate) fn remove_connection(&self, id: ConnectionId, reason: Arc<ConnectionError>) {
         let mut connections = self.connections.lock();
         let Some((entry, last)) = connections.remove(id) else { return };
+        let peer = entry.info.peer;
         if last {
             let dialed = entry.info.direction == Direction::Outbound;
-            self.peer_store.disconnected(entry.info.peer, dialed.then_some(&entry.info.remote_address));
+            self.peer_store.disconnected(peer, dialed.then_some(&entry.info.remote_address));
         }
-        let event = NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason, last };
+        let event =
+            NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason: reason.clone(), last };
         self.events.emit(event);
+        let retry_in = if last && !connections.closed { self.keeper.lost(peer) } else { None };
+        if let Some(retry_in) = retry_in {
+            let reason = LostReason::Connection(reason);
+            self.events.emit(NodeEvent::KeptPeerLost { peer, reason, retry_in });
+        }
         drop(connections);
         self.connection_changes.send_replace(());
         #[cfg(not(target_arch = "wasm32"))]

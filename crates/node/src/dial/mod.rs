@@ -199,9 +199,14 @@ impl Shared {
         if let DialTarget::Addresses(addresses) = &target {
             peer_of(addresses).map_err(|error| self.dial_failed(None, error))?;
         }
-        if let Some(connection) = self.existing(&target) {
-            return Ok(connection);
+        match self.existing(&target) {
+            Some(connection) => Ok(connection),
+            None => self.dial_anew(target).await,
         }
+    }
+
+    /// The same, even if there is a connection.
+    pub(crate) async fn dial_anew(self: &Arc<Self>, target: DialTarget) -> DialResult {
         let dial = self.dials.lock().join_or_start(target.clone(), |competitors| {
             let shared = self.clone();
             Box::pin(async move {
@@ -488,7 +493,7 @@ impl Competitors {
 }
 
 /// The one peer that the addresses name, if they name any.
-fn peer_of(addresses: &[Multiaddr]) -> Result<Option<PeerId>, ConnectError> {
+pub(crate) fn peer_of(addresses: &[Multiaddr]) -> Result<Option<PeerId>, ConnectError> {
     let mut named = addresses.iter().filter_map(Multiaddr::peer_id);
     let Some(first) = named.next() else { return Ok(None) };
     match named.find(|second| *second != first) {

@@ -96,6 +96,10 @@ impl Keeper {
 
     fn hear(&mut self, event: &NodeEvent) {
         let gone = match event {
+            NodeEvent::Resumed => {
+                self.keeping.check(Now::read());
+                false
+            }
             NodeEvent::ConnectionClosed { connection, .. } => connection.id == self.connection,
             NodeEvent::Lagged { .. } => true,
             _ => false,
