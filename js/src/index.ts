@@ -13,7 +13,13 @@
  */
 export type { WasmSource } from './core.js'
 export { PeerloomError, type PeerloomErrorCode } from './error.js'
-export type { LostPeer, PeerIdentity, PeerloomEventMap, RelayReservation, TypedEventTarget } from './events.js'
+export type {
+  LostPeer,
+  PeerIdentity,
+  PeerloomEventMap,
+  RelayReservation,
+  TypedEventTarget,
+} from './events.js'
 export type { IdentityOption } from './identity.js'
 export {
   type CallOptions,
