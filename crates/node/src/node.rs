@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     addresses::OwnAddresses,
     builder::NodeBuilder,
-    connections::{ConnectionId, ConnectionInfo, Connections, KeepError, Keeper},
+    connections::{ConnectionId, ConnectionInfo, Connections, KeepError, KeptPeers},
     dial::{ConnectError, DialTarget, Dials},
     event::{EventSender, Events, NodeEvent},
     handshakes::Handshakes,
@@ -171,7 +171,7 @@ impl Node {
 
     /// The peers that are kept, connected or not.
     pub fn kept(&self) -> Vec<PeerId> {
-        self.shared().keeper.peers()
+        self.shared().kept_peers.peers()
     }
 
     /// To be called when this machine wakes from a sleep, a page is shown again, or the network is another one: kept peers that
@@ -329,7 +329,7 @@ impl Node {
     pub async fn close(&self) {
         let shared = self.shared();
         shared.listeners.lock().close();
-        shared.keeper.close();
+        shared.kept_peers.close();
         let connections = shared.connections.lock().refuse_further();
         // Begun first: a page that is going away may not get much further.
         tokio::join!(shared.save_peers(), shared.close_connections(connections));
@@ -376,7 +376,7 @@ pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) events: EventSender,
     pub(crate) connections: Mutex<Connections>,
-    pub(crate) keeper: Keeper,
+    pub(crate) kept_peers: KeptPeers,
     /// Changes with `connections` and with `expected_direct`.
     pub(crate) connection_changes: watch::Sender<()>,
     /// Guards per peer to which somebody makes a direct connection.
@@ -398,7 +398,7 @@ impl Shared {
         let seed =
             keypair.peer_id().to_bytes().iter().fold(0, |seed: u64, byte| seed << 8 | u64::from(*byte));
         Self {
-            keeper: Keeper::new(seed),
+            kept_peers: KeptPeers::new(seed),
             keypair,
             transports: RwLock::new(transports),
             peer_store: PeerStore::new(limits.stored_peers, events.clone()),
@@ -523,7 +523,7 @@ impl Shared {
     fn shut_down(&self) {
         self.listeners.lock().close();
         let left = self.connections.lock().refuse_further();
-        self.keeper.close();
+        self.kept_peers.close();
         for (id, _) in left {
             self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
         }

@@ -1,7 +1,7 @@
 //! The established connections of a node, and the task that serves each.
 
 mod keep;
-mod keeper;
+mod kept_peers;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -12,10 +12,10 @@ use peerloom_core::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use self::keeper::Keeper;
+pub(crate) use self::kept_peers::KeptPeers;
 pub use self::{
     keep::MAX_KEPT_PEERS,
-    keeper::{KeepError, LostReason},
+    kept_peers::{KeepError, LostReason},
 };
 use crate::{
     dial::ConnectError,
@@ -246,7 +246,8 @@ impl Shared {
         }
         // Emitted under the lock, as is the closing: so a reader never sees a connection go before it came.
         self.events.emit(NodeEvent::ConnectionEstablished { connection: info.clone(), first: of_peer == 0 });
-        self.keeper.connected(peer, Some(&info.remote_address).filter(|_| direction == Direction::Outbound));
+        self.kept_peers
+            .connected(peer, Some(&info.remote_address).filter(|_| direction == Direction::Outbound));
         if let Some(relayed) = before.filter(|_| info.is_direct()) {
             self.events.emit(NodeEvent::ConnectionUpgraded { relayed, direct: info.clone() });
         }
@@ -279,7 +280,7 @@ impl Shared {
         let event =
             NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason: reason.clone(), last };
         self.events.emit(event);
-        let retry_in = if last && !connections.closed { self.keeper.lost(peer) } else { None };
+        let retry_in = if last && !connections.closed { self.kept_peers.lost(peer) } else { None };
         if let Some(retry_in) = retry_in {
             let reason = LostReason::Connection(reason);
             self.events.emit(NodeEvent::KeptPeerLost { peer, reason, retry_in });

@@ -70,13 +70,13 @@ impl fmt::Display for LostReason {
 }
 
 /// The kept peers of a node, and the task that keeps them once there are some.
-pub(crate) struct Keeper {
+pub(crate) struct KeptPeers {
     keep: Mutex<Keep>,
     task: Mutex<Option<Task>>,
     news: Notify,
 }
 
-impl Keeper {
+impl KeptPeers {
     /// `seed` is for the waits.
     pub(crate) fn new(seed: u64) -> Self {
         Self { keep: Mutex::new(Keep::new(seed)), task: Mutex::default(), news: Notify::new() }
@@ -120,23 +120,23 @@ impl Shared {
         self.peer_store.tag(peer, REASON, Tag::new(WEIGHT))?;
         self.peer_store.protect(peer, REASON)?;
         let connections = self.connections.lock();
-        if !self.keeper.keep.lock().add(peer, addresses, connections.is_connected(peer), Instant::now()) {
+        if !self.kept_peers.keep.lock().add(peer, addresses, connections.is_connected(peer), Instant::now()) {
             drop(connections);
             self.release(peer);
             return Err(KeepError::TooMany);
         }
-        let mut task = self.keeper.task.lock();
+        let mut task = self.kept_peers.task.lock();
         if !connections.is_closed() && task.is_none() {
             *task = Some(spawn(keep_peers(self.clone())));
         }
         drop(task);
         drop(connections);
-        self.keeper.news.notify_one();
+        self.kept_peers.news.notify_one();
         Ok(peer)
     }
 
     pub(crate) fn unkeep(&self, peer: PeerId) -> bool {
-        let kept = self.keeper.keep.lock().remove(peer);
+        let kept = self.kept_peers.keep.lock().remove(peer);
         if kept {
             self.release(peer);
         }
@@ -150,8 +150,8 @@ impl Shared {
 
     pub(crate) fn resumed(&self) {
         self.events.emit(NodeEvent::Resumed);
-        self.keeper.keep.lock().resume(Instant::now());
-        self.keeper.news.notify_one();
+        self.kept_peers.keep.lock().resume(Instant::now());
+        self.kept_peers.news.notify_one();
     }
 
     /// Whether somebody answers on a connection that may have died while this machine was asleep or changed networks. If nobody
@@ -199,11 +199,11 @@ async fn keep_peers(shared: Arc<Shared>) {
     let mut running: FuturesUnordered<BoxFuture<'static, Option<PeerId>>> = FuturesUnordered::new();
     let mut checked = BTreeSet::new();
     loop {
-        let step = shared.keeper.keep.lock().step(Instant::now());
+        let step = shared.kept_peers.keep.lock().step(Instant::now());
         if step.slept {
             shared.events.emit(NodeEvent::Resumed);
         }
-        let to_check = if step.check { shared.keeper.peers() } else { Vec::new() };
+        let to_check = if step.check { shared.kept_peers.peers() } else { Vec::new() };
         for peer in to_check.into_iter().filter(|peer| checked.insert(*peer)) {
             let check = shared.clone().check(peer);
             running.push(Box::pin(async move {
@@ -223,7 +223,7 @@ async fn keep_peers(shared: Arc<Shared>) {
             Some(done) = running.next() => {
                 checked.retain(|peer| Some(*peer) != done);
             }
-            () = shared.keeper.news.notified() => {}
+            () = shared.kept_peers.news.notified() => {}
             () = sleep_until(step.until.unwrap_or_else(Instant::now)), if step.until.is_some() => {}
         }
     }
@@ -236,7 +236,7 @@ impl Shared {
             self.peer_store.add_address(peer, address);
         }
         let Err(error) = self.dial(DialTarget::Peer(peer)).await else { return };
-        let retry_in = self.keeper.keep.lock().failed(peer, Instant::now());
+        let retry_in = self.kept_peers.keep.lock().failed(peer, Instant::now());
         if let Some(retry_in) = retry_in {
             let reason = LostReason::Dial(error);
             self.events.emit(NodeEvent::KeptPeerLost { peer, reason, retry_in });
