@@ -32,6 +32,89 @@
 //! }
 //! ```
 //!
+//! # Testing a protocol of your own
+//! It runs as it does in an application, on nodes; the test decides what becomes of the network meanwhile. Here a note has to
+//! arrive although the host that it is for is down for a minute, and nothing may be left in the end:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use bytes::Bytes;
+//! use peerloom_core::{Multiaddr, ProtocolName, StreamExt};
+//! use peerloom_node::Node;
+//! use peerloom_sim::{Host, HostConfig, InUse, Internet};
+//! use tokio::{sync::mpsc, time::sleep};
+//!
+//! const NOTE: ProtocolName = ProtocolName::from_static("/note/1.0.0");
+//!
+//! /// Takes notes; the application's own code.
+//! fn take(node: &Node, notes: mpsc::Sender<Bytes>) {
+//!     let taking = node.handle(NOTE, move |mut incoming| {
+//!         let notes = notes.clone();
+//!         async move {
+//!             if let Ok(Some(note)) = incoming.stream.read_chunk().await {
+//!                 let _ = notes.send(note).await;
+//!                 let _ = incoming.stream.close_write().await; // Taken.
+//!             }
+//!         }
+//!     });
+//!     assert!(taking.is_ok());
+//! }
+//!
+//! /// Tries until the note is taken, and says how many attempts that took.
+//! async fn deliver(node: &Node, to: &Multiaddr, note: &'static [u8]) -> usize {
+//!     let attempt = async || {
+//!         let connection = node.dial(to.clone()).await.ok()?;
+//!         let mut stream = node.open_stream(&connection, &[NOTE]).await.ok()?;
+//!         stream.write_all(Bytes::from_static(note)).await.ok()?;
+//!         stream.read_chunk().await.ok()
+//!     };
+//!     let mut attempts = 1;
+//!     while attempt().await.is_none() {
+//!         attempts += 1;
+//!         sleep(Duration::from_secs(10)).await;
+//!     }
+//!     attempts
+//! }
+//!
+//! async fn start(host: &Host) -> Node {
+//!     let keypair = host.keypair();
+//!     let node = Node::builder(keypair.clone()).transport(host.transport(keypair)).build();
+//!     node.listen("/ip4/0.0.0.0/tcp/4001".parse().unwrap()).await.unwrap();
+//!     node
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() {
+//!     let internet = Internet::new(42);
+//!     let [reader, writer] = [(); 2].map(|()| internet.host(HostConfig::new()));
+//!     let address = start(&reader).await.listen_addresses().remove(0);
+//!     reader.crash();
+//!
+//!     let sender = start(&writer).await;
+//!     let (notes, mut taken) = mpsc::channel(8);
+//!     let comes_back = async {
+//!         sleep(Duration::from_secs(60)).await;
+//!         reader.restart();
+//!         let node = start(&reader).await;
+//!         take(&node, notes);
+//!         node
+//!     };
+//!     let (attempts, receiver) = tokio::join!(deliver(&sender, &address, b"hello"), comes_back);
+//!     assert!(attempts > 1);
+//!     assert_eq!(taken.recv().await.unwrap(), "hello");
+//!
+//!     sender.close().await;
+//!     receiver.close().await;
+//!     sleep(Duration::from_secs(60)).await;
+//!     assert_eq!(internet.in_use(), InUse::default());
+//! }
+//! ```
+//!
+//! [`Host::run`] ties nodes to their hosts, [`Host::sleep`] and [`Host::block_udp`] are a laptop's day, [`Internet::partition`]
+//! and [`Internet::link`] a network's bad one. `crates/sim/tests` has more: a thousand nodes that churn for a day (`churn.rs`),
+//! and dials that meet dead addresses (`dialing.rs`).
+//!
 //! # What is simulated
 //! Packets of up to [`PACKET_PAYLOAD`] bytes take their way through NATs and links one by one, handshakes take the round trips
 //! of the transport that the address names, and a listener's port is also the port that its host dials from, so that holes
