@@ -20,6 +20,8 @@ export type PeerloomErrorCode =
   | 'ERR_TIMED_OUT'
   /** The address or peer is this node itself. */
   | 'ERR_SELF_DIAL'
+  /** The node's rules or its connection gate do not let this pass. */
+  | 'ERR_DENIED'
   /** A limit on connections is reached. */
   | 'ERR_TOO_MANY_CONNECTIONS'
   /** As many peers are kept as can be. */

@@ -57,13 +57,15 @@ export interface PeerloomEventMap {
   'connection:close': CustomEvent<{ peer: Peer; reason: PeerloomError }>
   /** A direct connection has come beside a relayed one. New streams take it; the relayed one is closed once it is idle. */
   'connection:upgraded': CustomEvent<{ peer: Peer; relayed: Peer }>
+  /** Somebody wanted to connect to this node, and its rules or its connection gate did not let them. */
+  'connection:denied': CustomEvent<{ peer: string | undefined; address: string; reason: PeerloomError }>
   /** A relay has reserved a place for this node, or renewed it: it can be reached at `addresses`. */
   'relay:reserved': CustomEvent<RelayReservation>
   /** A reservation is gone, or was not had again. It is asked for anew after `retryIn` milliseconds, if that is a number. */
   'relay:lost': CustomEvent<{ relay: string; reason: string; retryIn: number | undefined }>
   /** The node is reached at other addresses now; these are all of them. */
   'addresses:change': CustomEvent<readonly string[]>
-  /** A handler failed, or (`ERR_PANIC`) the core has stopped. */
+  /** A handler or a connection gate failed, or (`ERR_PANIC`) the core has stopped. */
   error: CustomEvent<unknown>
 }
 

@@ -20,6 +20,7 @@ export type {
   RelayReservation,
   TypedEventTarget,
 } from './events.js'
+export type { ConnectionGate, GatedConnection, GateOptions } from './gate.js'
 export type { IdentityOption } from './identity.js'
 export {
   type CallOptions,

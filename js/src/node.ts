@@ -4,6 +4,7 @@ import { asyncDispose } from './dispose.js'
 import { resolveDnsaddr } from './dnsaddr.js'
 import { abortError, PeerloomError, toPeerloomError } from './error.js'
 import type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.js'
+import { type ConnectionGate, gatekeeper } from './gate.js'
 import { type IdentityOption, loadIdentity } from './identity.js'
 import { type CircuitLimit, Peer } from './peer.js'
 import { PeerloomStream } from './stream.js'
@@ -25,6 +26,8 @@ export interface PeerloomOptions {
    * and then such addresses cannot be dialed. Names in other addresses are resolved by the browser.
    */
   dnsOverHttps?: string
+  /** Who may connect, asked at each step. {@link Peerloom.deny} is for what needs no thought. */
+  connectionGate?: ConnectionGate
   /** Where the Wasm core is, if your server or bundler has it elsewhere than beside the JavaScript. */
   wasm?: WasmSource | Promise<WasmSource>
   signal?: AbortSignal
@@ -85,8 +88,10 @@ export class Peerloom extends EventTargetBase {
     this.identityKept = kept
     this.#dnsOverHttps = options.dnsOverHttps
     const onEvent = (event: CoreEvent) => this.#onEvent(event)
+    const { agentVersion, iceServers = [], connectionGate } = options
+    const gate = connectionGate && gatekeeper(connectionGate, (error) => this.#emit('error', error))
     this.#core = callNow(
-      () => new WasmNode(seed, options.agentVersion, [...(options.iceServers ?? [])], onEvent),
+      () => new WasmNode(seed, agentVersion, [...iceServers], onEvent, gate, connectionGate?.timeout),
     )
     this.#peerId = this.#core.peerId
     this.#forgetBugListener = onBug((error) => this.#emit('error', error))
@@ -228,6 +233,28 @@ export class Peerloom extends EventTargetBase {
   }
 
   /**
+   * Lets nothing pass any more that `rule` fits: a peer id, an IP address, a network (`192.0.2.0/24`), the beginning of a
+   * multiaddr, or `*` for every peer. Of several rules that fit, the most specific one decides. Connections that it fits are
+   * closed, unless `close` is `false`.
+   */
+  async deny(rule: string, options: CallOptions & { close?: boolean } = {}): Promise<void> {
+    this.#assertOpen()
+    callNow(() => this.#core.rule(rule, false))
+    if (options.close ?? true) {
+      await orAborted(
+        call(() => this.#core.closeDenied()),
+        options.signal,
+      )
+    }
+  }
+
+  /** Takes a {@link deny} of the same rule back, or makes an exception from a wider one. */
+  allow(rule: string): void {
+    this.#assertOpen()
+    callNow(() => this.#core.rule(rule, true))
+  }
+
+  /**
    * Closes the connections to a peer, or the one that a {@link Peer} stands for, in an orderly way. A peer named by its peer id is
    * kept no longer.
    */
@@ -348,6 +375,11 @@ export class Peerloom extends EventTargetBase {
       case 'relay:lost': {
         const { relay, reason, retryIn } = event
         this.#emit('relay:lost', { relay, reason, retryIn })
+        break
+      }
+      case 'connection:denied': {
+        const { peer, address, reason } = event
+        this.#emit('connection:denied', { peer, address, reason: toPeerloomError(reason) })
         break
       }
       case 'addresses:change':

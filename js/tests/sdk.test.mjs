@@ -109,6 +109,64 @@ for (const { name: browserName, missing, open } of browsers()) {
       })
     })
 
+    const reachable = () => server.addresses.find((address) => TRANSPORTS.websocket.test(address))
+
+    test('a gate is asked about every step of a dial', async () => {
+      const address = reachable()
+      const outcome = await inPage('gateAsked', address)
+      const without = address.slice(0, address.indexOf('/p2p/'))
+      assert.deepEqual(outcome, {
+        asked: [
+          ['dial', server.peer, true],
+          ['address', address, true],
+          ['connect', { peer: server.peer, address: without, direction: 'outbound' }, true],
+        ],
+        echo: 'through the gate',
+      })
+    })
+
+    test('what a gate refuses is not dialed, and the error says so', async () => {
+      const { late, givenUp, timeout, ...outcomes } = await inPage('gateRefuses', reachable())
+      const says = {
+        peer: `dial of ${server.peer} refused: the connection gate says no`,
+        address: `dial of ${reachable()} refused: the connection gate says no`,
+        noAnswer: `dial of ${server.peer} refused: the connection gate says no`,
+        thrown: `dial of ${server.peer} refused: the list is not loaded`,
+      }
+      for (const [step, { code, message, failures, peers }] of Object.entries(outcomes)) {
+        assert.equal(code, 'ERR_DENIED', step)
+        if (says[step]) assert.equal(message, says[step])
+        assert.deepEqual(failures, step === 'thrown' ? ['the list is not loaded'] : [], step)
+        assert.equal(peers, 0, step)
+      }
+      assert.match(outcomes.connection.message, /^connection to \S+ at \S+ refused/)
+      assert.equal(late.code, 'ERR_DENIED')
+      assert.match(late.message, /gave no answer within 50 ms$/)
+      assert.deepEqual([late.aborted, late.failures], [true, []])
+      assert.deepEqual(givenUp, { code: 'ERR_ABORTED', aborted: true })
+      assert.equal(timeout, 'ERR_INVALID_ARGUMENT')
+    })
+
+    test('a gate keeps out who comes in', async () => {
+      const refused = { code: 'ERR_DENIED', peer: true, throughRelay: true, asked: true, connected: false }
+      assert.deepEqual(await inPage('gateInside', reachable()), { mayAccept: refused, mayConnect: refused })
+    })
+
+    test('rules hold at once, and close what they deny', async () => {
+      assert.deepEqual(await inPage('rules', reachable()), {
+        codes: {
+          nonsense: 'ERR_INVALID_ARGUMENT',
+          closed: 'ERR_CONNECTION_CLOSED',
+          peer: 'ERR_DENIED',
+          address: 'ERR_DENIED',
+          everyAddress: 'ERR_DENIED',
+          everybodyElse: 'ERR_DENIED',
+        },
+        stays: 'still here',
+        again: true,
+      })
+    })
+
     for (const [transport, pattern] of Object.entries(TRANSPORTS)) {
       const skip =
         browserName === 'Firefox' && transport === 'webrtc-direct' && !outside

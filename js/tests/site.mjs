@@ -20,7 +20,8 @@ const PAGE = `<!doctype html>
 <script type="module">
   import * as alone from '/tests/page.mjs'
   import * as relayed from '/tests/relayed_page.mjs'
-  const tests = { ...alone, ...relayed }
+  import * as gating from '/tests/gating_page.mjs'
+  const tests = { ...alone, ...relayed, ...gating }
   window.outcomes = {}
   window.run = (id, name, values) => {
     tests[name](...values).then(

@@ -219,6 +219,14 @@ pub enum DialError {
         /// What about it is unsupported.
         reason: &'static str,
     },
+    /// The address is not to be dialed: the node's gate refused one that a name stands for.
+    #[error("dial of {address} refused: {reason}")]
+    Denied {
+        /// The address.
+        address: Multiaddr,
+        /// Why not.
+        reason: String,
+    },
     /// Nobody answered there.
     #[error("cannot reach {address}: {reason}")]
     Unreachable {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use peerloom_core::{Keypair, Transport};
 
 use crate::{
+    gating::Gating,
     identify::{self, IdentifyConfig},
     limits::Limits,
     node::{Node, Shared},
@@ -19,6 +20,7 @@ pub struct NodeBuilder {
     identify: Option<IdentifyConfig>,
     ping: bool,
     peer_storage: Option<Arc<dyn PeerStorage>>,
+    gating: Gating,
 }
 
 impl NodeBuilder {
@@ -30,6 +32,7 @@ impl NodeBuilder {
             identify: Some(IdentifyConfig::default()),
             ping: true,
             peer_storage: None,
+            gating: Gating::new(),
         }
     }
 
@@ -66,9 +69,15 @@ impl NodeBuilder {
         self
     }
 
+    /// What may pass: who is dialed and who comes in, and where. Everything does unless said otherwise.
+    pub fn gating(mut self, gating: Gating) -> Self {
+        self.gating = gating;
+        self
+    }
+
     /// Starts the node. It neither listens nor dials by itself.
     pub fn build(self) -> Node {
-        let mut shared = Shared::new(self.keypair, self.transports, self.limits);
+        let mut shared = Shared::new(self.keypair, self.transports, self.limits, self.gating);
         shared.keeper = self.peer_storage.and_then(|storage| Keeper::load(storage, &shared.peer_store));
         let shared = Arc::new(shared);
         shared.keep_peers();

@@ -17,6 +17,7 @@ use crate::{
     addresses::Reachability,
     connections::{ConnectionInfo, LostReason},
     dial::ConnectError,
+    gating::Denied,
 };
 
 /// Something that changed in a node.
@@ -108,6 +109,11 @@ pub enum NodeEvent {
         /// Why.
         error: Arc<HandshakeError>,
     },
+    /// Somebody dialed us and may not pass: see [`Gating`](crate::Gating).
+    IncomingDenied {
+        /// Who or what, and why.
+        denied: Denied,
+    },
     /// The addresses to give to other peers are other ones now.
     ListenAddressesChanged {
         /// All of them.
@@ -171,6 +177,7 @@ impl fmt::Display for NodeEvent {
             Self::IncomingFailed { remote_address, error } => {
                 write!(f, "nothing came of a connection from {remote_address}: {error}")
             }
+            Self::IncomingDenied { denied } => denied.fmt(f),
             Self::ListenAddressesChanged { addresses } => {
                 f.write_str("listening on")?;
                 addresses.iter().try_for_each(|address| write!(f, " {address}"))

@@ -27,6 +27,7 @@ mod builder;
 mod connections;
 mod dial;
 mod event;
+mod gating;
 mod handshakes;
 pub mod identify;
 mod limits;
@@ -43,6 +44,7 @@ pub use builder::NodeBuilder;
 pub use connections::{ConnectionId, ConnectionInfo, Direction, KeepError, LostReason, MAX_KEPT_PEERS};
 pub use dial::{ConnectError, DialTarget};
 pub use event::{Events, NodeEvent};
+pub use gating::{Denied, GATE_PATIENCE, Gate, Gating, IpNetwork, Passage, Refusal, Rule, RuleError};
 pub use limits::Limits;
 pub use node::{Node, OpenStreamError, StreamTarget, WeakNode};
 pub use peer_store::{

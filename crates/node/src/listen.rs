@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use peerloom_core::{
     HandshakeError, Incoming, ListenError, Listener, ListenerEvent, Multiaddr, Protocol,
-    runtime::{Elapsed, Task, spawn, timeout},
+    runtime::{Task, spawn, timeout},
 };
 
-use crate::{connections::Direction, event::NodeEvent, handshakes::Place, node::Shared};
+use crate::{
+    connections::Direction, dial::ConnectError, event::NodeEvent, gating::Passage, handshakes::Place,
+    node::Shared,
+};
 
 #[derive(Default)]
 pub(crate) struct Listeners {
@@ -75,7 +78,11 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
         };
         match event {
             Ok(ListenerEvent::Incoming(incoming)) => {
-                shared.tasks.spawn(admit(shared.clone(), id, incoming, place))
+                let remote_address = incoming.remote_address.clone();
+                match shared.gating.check_rules(&Passage::Incoming { remote_address }) {
+                    Ok(()) => shared.tasks.spawn(admit(shared.clone(), id, incoming, place)),
+                    Err(denied) => shared.events.emit(NodeEvent::IncomingDenied { denied }),
+                }
             }
             Ok(ListenerEvent::AddressesChanged) => {
                 let addresses = listener.addresses();
@@ -97,17 +104,36 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
 
 async fn admit(shared: Arc<Shared>, listener: u64, incoming: Incoming, _place: Place) {
     let Incoming { remote_address, handshake } = incoming;
-    let handshake = timeout(shared.limits.handshake_timeout, handshake);
-    let error = match shared.handshakes.begin(handshake).await.unwrap_or(Err(Elapsed)) {
+    let from = remote_address.clone();
+    let passing = {
+        let shared = shared.clone();
+        async move {
+            shared.gating.check(Passage::Incoming { remote_address: from }).await?;
+            let limit = shared.limits.handshake_timeout;
+            let connection = match timeout(limit, handshake).await.unwrap_or(Err(TIMED_OUT)) {
+                Ok(connection) => connection,
+                Err(error) => return Ok(Err(error)),
+            };
+            shared.gating.check(Passage::of(&*connection, Direction::Inbound)).await?;
+            Ok(Ok(connection))
+        }
+    };
+    let adopted = match shared.handshakes.begin(passing).await.unwrap_or(Ok(Err(TIMED_OUT))) {
         Ok(Ok(connection)) => {
             let local = shared.listeners.lock().local_address(listener, &remote_address);
-            if let Err(refusal) = shared.adopt(connection, Direction::Inbound, local) {
-                tracing::debug!(%remote_address, %refusal, "inbound connection refused");
-            }
+            shared.adopt(connection, Direction::Inbound, local).map(|_| ())
+        }
+        Ok(Err(error)) => {
+            shared.events.emit(NodeEvent::IncomingFailed { remote_address, error: Arc::new(error) });
             return;
         }
-        Ok(Err(error)) => error,
-        Err(_) => HandshakeError::TimedOut { step: "inbound handshake" },
+        Err(denied) => Err(ConnectError::Denied(denied)),
     };
-    shared.events.emit(NodeEvent::IncomingFailed { remote_address, error: Arc::new(error) });
+    match adopted {
+        Ok(()) => {}
+        Err(ConnectError::Denied(denied)) => shared.events.emit(NodeEvent::IncomingDenied { denied }),
+        Err(refusal) => tracing::debug!(%remote_address, %refusal, "inbound connection refused"),
+    }
 }
+
+const TIMED_OUT: HandshakeError = HandshakeError::TimedOut { step: "inbound handshake" };

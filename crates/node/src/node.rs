@@ -18,6 +18,7 @@ use crate::{
     connections::{ConnectionId, ConnectionInfo, Connections, KeepError, KeptPeers},
     dial::{ConnectError, DialTarget, Dials},
     event::{EventSender, Events, NodeEvent},
+    gating::{Gating, Passage},
     handshakes::Handshakes,
     limits::Limits,
     listen::Listeners,
@@ -317,6 +318,26 @@ impl Node {
         self.shared().close_connections(connections).await;
     }
 
+    /// What may pass, for changes.
+    pub fn gating(&self) -> &Gating {
+        &self.shared().gating
+    }
+
+    /// Closes, in an orderly way, the connections that the rules of [`gating`](Self::gating) do not let pass any more. How many
+    /// they were.
+    pub async fn close_denied(&self) -> usize {
+        let shared = self.shared();
+        let is_denied = |info: &ConnectionInfo| shared.gating.check_rules(&Passage::from(info)).is_err();
+        let denied = {
+            let connections = shared.connections.lock();
+            let infos = connections.infos().into_iter().filter(is_denied);
+            infos.filter_map(|info| Some((info.id, connections.by_id(info.id)?.1))).collect::<Vec<_>>()
+        };
+        let count = denied.len();
+        shared.close_connections(denied).await;
+        count
+    }
+
     /// Closes one connection, in an orderly way.
     pub async fn close_connection(&self, id: ConnectionId) {
         let connection = self.shared().connections.lock().by_id(id);
@@ -388,12 +409,18 @@ pub(crate) struct Shared {
     pub(crate) dials: Mutex<Dials>,
     pub(crate) dial_slots: Semaphore,
     pub(crate) handshakes: Handshakes,
+    pub(crate) gating: Gating,
     /// Handshakes, stream handlers and protocols. They hold this struct, so they must be ended, not waited for to end.
     pub(crate) tasks: TaskSet,
 }
 
 impl Shared {
-    pub(crate) fn new(keypair: Keypair, transports: Vec<Arc<dyn Transport>>, limits: Limits) -> Self {
+    pub(crate) fn new(
+        keypair: Keypair,
+        transports: Vec<Arc<dyn Transport>>,
+        limits: Limits,
+        gating: Gating,
+    ) -> Self {
         let events = EventSender::new();
         let seed =
             keypair.peer_id().to_bytes().iter().fold(0, |seed: u64, byte| seed << 8 | u64::from(*byte));
@@ -414,6 +441,7 @@ impl Shared {
             dials: Mutex::default(),
             dial_slots: Semaphore::new(limits.concurrent_dials),
             handshakes: Handshakes::new(limits.incoming_handshakes, limits.handshake_grace),
+            gating,
             tasks: TaskSet::default(),
             limits,
         }

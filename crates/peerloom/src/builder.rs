@@ -4,7 +4,7 @@ use peerloom_core::{
     Keypair, Multiaddr, Protocol, ProtocolName, Transport,
     runtime::{MaybeSend, MaybeSync},
 };
-use peerloom_node::{HandleError, IncomingStream, Limits, Node, identify::IdentifyConfig};
+use peerloom_node::{Gating, HandleError, IncomingStream, Limits, Node, identify::IdentifyConfig};
 
 use crate::{
     error::StartError,
@@ -30,6 +30,7 @@ pub struct Builder {
     pub(crate) limits: Limits,
     pub(crate) identify: Option<IdentifyConfig>,
     pub(crate) answer_pings: bool,
+    pub(crate) gating: Gating,
     pub(crate) options: transports::Options,
 }
 
@@ -51,6 +52,7 @@ impl Default for Builder {
             limits: Limits::default(),
             identify: Some(IdentifyConfig::default()),
             answer_pings: true,
+            gating: Gating::new(),
             options: transports::Options::default(),
         }
     }
@@ -100,6 +102,26 @@ impl Builder {
     /// may take.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What may pass: which peers, networks and addresses are dialed and come in. Everything does unless said otherwise.
+    ///
+    /// Addresses that names stand for are asked about as well, so that nobody's name leads into your own network.
+    ///
+    /// ```
+    /// use peerloom::Gating;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let gating = Gating::new();
+    /// gating.deny("10.0.0.0/8".parse()?);
+    /// let node = peerloom::builder().gating(gating).start().await?;
+    /// let error = node.dial("/ip4/10.1.2.3/tcp/4001".parse::<peerloom::Multiaddr>()?).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "dial of /ip4/10.1.2.3/tcp/4001 refused: the rule 10.0.0.0/8 denies it");
+    /// # Ok(()) }
+    /// ```
+    pub fn gating(mut self, gating: Gating) -> Self {
+        self.gating = gating;
         self
     }
 

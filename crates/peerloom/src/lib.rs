@@ -154,9 +154,10 @@ pub use peerloom_core::{
 };
 #[doc(inline)]
 pub use peerloom_node::{
-    ConnectError, ConnectionId, ConnectionInfo, DialTarget, Direction, Events, HandleError, IncomingStream,
-    Limits, Node, NodeBuilder, NodeEvent, OpenStreamError, OpenedStream, PeerDetails, PeerStore,
-    StreamTarget, WeakNode, identify, ping,
+    ConnectError, ConnectionId, ConnectionInfo, Denied, DialTarget, Direction, Events, Gate, Gating,
+    HandleError, IncomingStream, IpNetwork, Limits, Node, NodeBuilder, NodeEvent, OpenStreamError,
+    OpenedStream, Passage, PeerDetails, PeerStore, Refusal, Rule, RuleError, StreamTarget, WeakNode,
+    identify, ping,
 };
 #[cfg(any(feature = "tcp", feature = "websocket"))]
 #[doc(inline)]

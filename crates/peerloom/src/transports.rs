@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{path::Path, sync::Arc};
 
 use peerloom_core::{Keypair, Transport};
-use peerloom_node::Node;
+use peerloom_node::{Gating, Node};
 
 use crate::{Builder, StartError};
 
@@ -155,10 +155,11 @@ impl Builder {
 pub(crate) fn build(mut builder: Builder) -> Result<Node, StartError> {
     let keypair = builder.take_identity()?;
     let mut options = builder.options;
-    let transports = options.transports(&keypair, builder.data_dir.as_deref())?;
+    let transports = options.transports(&keypair, builder.data_dir.as_deref(), &builder.gating)?;
     let transports = builder.own_transports.into_iter().chain(transports);
     let node = Node::builder(keypair)
         .limits(builder.limits)
+        .gating(builder.gating)
         .identify(builder.identify)
         .answer_pings(builder.answer_pings);
     let node = transports.fold(node, |node, transport| node.transport(transport)).build();
@@ -179,6 +180,7 @@ impl Options {
         &mut self,
         identity: &Keypair,
         data_dir: Option<&Path>,
+        gating: &Gating,
     ) -> Result<Vec<Arc<dyn Transport>>, StartError> {
         let mut transports: Vec<Arc<dyn Transport>> = Vec::new();
         // What has the same port number shares it.
@@ -206,7 +208,9 @@ impl Options {
         }
         #[cfg(feature = "dns")]
         {
-            let names = self.names()?;
+            let gating = gating.clone();
+            let permit = move |address| gating.permit_address(address);
+            let names = self.names()?.with_gate(permit);
             let names = transports.into_iter().fold(names, peerloom_dns::DnsTransport::with_transport);
             transports = vec![Arc::new(names)];
         }

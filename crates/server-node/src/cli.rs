@@ -63,6 +63,10 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   circuit_bytes = 131072                 # in each direction; 0 for no limit
   circuit_seconds = 120                  # 0 for no limit
 
+  [gating]                               # who and what may connect, and be connected to; read again at SIGHUP
+  deny = []                              # peer ids, "192.0.2.1", "192.0.2.0/24", "/dns4/example.com", "*" for every peer
+  allow = []                             # the same; the more specific rule decides, and what none fits may
+
   [webrtc]                               # direct connections that begin at a relay
   port = 0                               # UDP, of those that are dialed from elsewhere; 0 for any
   stun_servers = []                      # "host:port", which tell a node behind a NAT its outer address

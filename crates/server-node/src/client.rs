@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
-use peerloom_node::{ConnectionInfo, Node};
+use peerloom_node::{ConnectionInfo, Gating, Node};
 use peerloom_relay::RelayClient;
 
 use peerloom_webrtc::WebRtcConfig;
@@ -22,7 +22,7 @@ pub(crate) async fn connect(
     let network = Network::load(private_network, FileTls::default(), FileDns::default())?;
     let is_private = network.private.is_some();
     let relays = network.relay_client();
-    let node = builder(Keypair::generate(), Storage::Memory, network)?.build();
+    let node = builder(Keypair::generate(), Storage::Memory, network, Gating::new())?.build();
     RelayClient::start(&node, relays)?;
     if !is_private {
         // What is measured is the way that the address names.

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     cli::RunArguments,
+    gating::{FileGating, Rules},
     network::{FileDns, FileTls, Network},
     relay::FileRelay,
     webrtc::FileWebRtc,
@@ -30,6 +31,9 @@ pub(crate) struct Config {
     pub(crate) relay: Option<RelayLimits>,
     pub(crate) webrtc: WebRtcConfig,
     pub(crate) network: Network,
+    pub(crate) gating: Rules,
+    /// What this was read from, to be read again.
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// The file, as it is written. An unknown key is an error: a misspelt one must not pass for a default.
@@ -51,6 +55,8 @@ struct File {
     relay: FileRelay,
     #[serde(default)]
     webrtc: FileWebRtc,
+    #[serde(default)]
+    gating: FileGating,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,8 +136,15 @@ impl Config {
             relay: file.relay.limits(arguments.relay)?,
             webrtc: file.webrtc.config()?,
             network,
+            gating: file.gating.rules()?,
+            file: arguments.config,
         })
     }
+}
+
+/// The section `[gating]` of a file.
+pub(crate) fn read_rules(file: &Path) -> anyhow::Result<Rules> {
+    File::read(file)?.gating.rules()
 }
 
 /// The directory given, or `peerloom` in the user's data directory (XDG Base Directory Specification).

@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod daemon;
 mod echo;
+mod gating;
 mod identity;
 mod liveness;
 mod network;

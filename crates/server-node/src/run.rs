@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
 use peerloom_dns::DnsTransport;
-use peerloom_node::{Node, NodeBuilder};
+use peerloom_node::{Gating, Node, NodeBuilder};
 use peerloom_quic::{
     QuicConfig, QuicTransport, UdpPorts, WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
@@ -18,7 +18,7 @@ use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::RunArguments, config::Config, echo, identity, liveness, network::Network, open_files,
+    cli::RunArguments, config::Config, echo, gating, identity, liveness, network::Network, open_files,
     status::Status, webrtc,
 };
 
@@ -36,6 +36,9 @@ pub(crate) struct Running {
     pub(crate) node: Node,
     status: Status,
     terminate: Signal,
+    /// Has the rules of the configuration file read again.
+    hangup: Signal,
+    file: Option<PathBuf>,
     /// What is not listened on yet.
     listen: Vec<Multiaddr>,
 }
@@ -50,9 +53,13 @@ impl Running {
         // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
 
+        let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+
         let is_private = config.network.private.is_some();
         let relays = config.network.relay_client();
-        let node = builder(keypair, Storage::Directory(config.data_dir), config.network)?;
+        let gating = Gating::new();
+        config.gating.apply(&gating);
+        let node = builder(keypair, Storage::Directory(config.data_dir), config.network, gating)?;
         let node = node.limits(config.limits).build();
         RelayClient::start(&node, relays)?;
         if !is_private {
@@ -65,7 +72,7 @@ impl Running {
         let status = Status::bind(config.status, &node, relay).await?;
         let webrtc = webrtc::address_for(&config.listen).filter(|_| !is_private);
         let listen = config.listen.into_iter().chain(webrtc).collect();
-        Ok(Self { node, status, terminate, listen })
+        Ok(Self { node, status, terminate, hangup, file: config.file, listen })
     }
 
     /// Listens, and prints who and where the node is.
@@ -85,6 +92,7 @@ impl Running {
         tokio::select! {
             outcome = self.status.serve() => outcome?,
             never = liveness::watch(&self.node) => match never {},
+            never = gating::reload(self.file.as_deref(), &mut self.hangup, &self.node) => match never {},
             _ = self.terminate.recv() => {}
             interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         }
@@ -104,10 +112,19 @@ pub(crate) enum Storage {
 
 /// A node with every native transport, and names in front of all of them; in a private network, with those that can be
 /// private.
-pub(crate) fn builder(keypair: Keypair, storage: Storage, network: Network) -> anyhow::Result<NodeBuilder> {
+pub(crate) fn builder(
+    keypair: Keypair,
+    storage: Storage,
+    network: Network,
+    gating: Gating,
+) -> anyhow::Result<NodeBuilder> {
     // What has the same port number shares it.
     let (udp, tcp) = (UdpPorts::default(), TcpPorts::default());
-    let names = DnsTransport::new(network.resolver()?);
+    let permit = {
+        let gating = gating.clone();
+        move |address| gating.permit_address(address)
+    };
+    let names = DnsTransport::new(network.resolver()?).with_gate(permit);
     let mut plain =
         TcpTransport::new(keypair.clone()).with_ports(tcp.clone()).with_key_exchange(network.key_exchange);
     let mut websocket = WebSocketTransport::new(keypair.clone()).with_ports(tcp);
@@ -117,7 +134,8 @@ pub(crate) fn builder(keypair: Keypair, storage: Storage, network: Network) -> a
     if let Some(key) = network.private {
         plain = plain.with_private_network(key.clone());
         websocket = websocket.with_private_network(key);
-        return Ok(Node::builder(keypair).transport(names.with_transport(plain).with_transport(websocket)));
+        let transports = names.with_transport(plain).with_transport(websocket);
+        return Ok(Node::builder(keypair).transport(transports).gating(gating));
     }
     let quic = QuicConfig::default().with_ports(udp.clone()).with_key_exchange(network.key_exchange);
     let mut web_transport =
@@ -137,5 +155,5 @@ pub(crate) fn builder(keypair: Keypair, storage: Storage, network: Network) -> a
         .with_transport(plain)
         .with_transport(websocket)
         .with_transport(web_rtc);
-    Ok(Node::builder(keypair).transport(transports))
+    Ok(Node::builder(keypair).transport(transports).gating(gating))
 }

@@ -6,6 +6,7 @@
 mod common;
 
 use std::{
+    io::{BufRead, BufReader},
     net::TcpListener,
     process::{Command, Output, Stdio},
 };
@@ -44,6 +45,38 @@ fn ping_and_perf_reach_a_server_over_every_transport() {
     let health = server.health();
     assert!(health.starts_with("HTTP/1.1 200") && health.contains(&server.peer), "{health}");
     assert!(server.terminate().success());
+}
+
+#[test]
+fn rules_are_read_again_at_sighup_and_close_what_they_deny() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("peerloom.toml");
+    let config = file.to_str().unwrap();
+    std::fs::write(&file, "[gating]\ndeny = ['192.0.2.0/24']").unwrap();
+    let listen = ["/ip4/127.0.0.1/tcp/0"];
+    let server = Server::start_with(&directory.path().join("data"), &listen, &["--config", config]);
+    let address = &server.addresses[0];
+    assert!(peerloom(&["ping", address, "-n", "1"]).status.success());
+
+    let mut stays = Command::new(PEERLOOM)
+        .args(["ping", address, "-n", "100000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    BufReader::new(stays.stdout.as_mut().unwrap()).lines().next().unwrap().unwrap();
+    std::fs::write(&file, "[gating]\ndeny = ['127.0.0.0/8']").unwrap();
+    let hangup = || Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().unwrap();
+    assert!(hangup().success());
+    assert!(!stays.wait().unwrap().success(), "its connection was closed");
+    failure(&peerloom(&["ping", address, "-n", "1"]));
+
+    // What cannot be read changes nothing.
+    std::fs::write(&file, "[gating]\ndeny = ['127.0.0.0/99']").unwrap();
+    assert!(hangup().success());
+    failure(&peerloom(&["ping", address, "-n", "1"]));
+    let error = failure(&peerloom(&["run", "--config", config]));
+    assert!(error.contains("gating.deny: 127.0.0.0/99 has too long a prefix"), "{error}");
 }
 
 #[test]

@@ -37,6 +37,7 @@ impl Coded for ConnectError {
             Self::NoAddressGiven | Self::SeveralPeers { .. } => "ERR_INVALID_ARGUMENT",
             Self::SelfDial => "ERR_SELF_DIAL",
             Self::TimedOut { .. } => "ERR_TIMED_OUT",
+            Self::Denied(_) => "ERR_DENIED",
             Self::Dial(error) => error.code(),
             Self::TooManyConnections { .. } => "ERR_TOO_MANY_CONNECTIONS",
             Self::NodeClosed => "ERR_NODE_CLOSED",
@@ -46,6 +47,9 @@ impl Coded for ConnectError {
                     attempts.iter().filter(|attempt| !matches!(attempt, Self::NoTransport { .. }));
                 match (tried.next(), tried.next()) {
                     (Some(attempt), None) => attempt.code(),
+                    (Some(_), _) if attempts.iter().all(|attempt| attempt.code() == "ERR_DENIED") => {
+                        "ERR_DENIED"
+                    }
                     (None, _) => "ERR_UNSUPPORTED_ADDRESS",
                     _ => "ERR_UNREACHABLE",
                 }
@@ -79,6 +83,7 @@ impl Coded for DialError {
     fn code(&self) -> &'static str {
         match self {
             Self::UnsupportedAddress { .. } => "ERR_UNSUPPORTED_ADDRESS",
+            Self::Denied { .. } => "ERR_DENIED",
             Self::Handshake { source, .. } => match source {
                 HandshakeError::WrongPeer { .. } => "ERR_WRONG_PEER",
                 HandshakeError::Certificate(_) => "ERR_CERTIFICATE",

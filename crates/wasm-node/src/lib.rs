@@ -8,6 +8,8 @@ mod error;
 #[cfg(target_arch = "wasm32")]
 mod event_listener;
 #[cfg(target_arch = "wasm32")]
+mod gate;
+#[cfg(target_arch = "wasm32")]
 mod js;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod log;

@@ -1,4 +1,4 @@
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use js_sys::{Array, Function, Object, Promise};
 use peerloom_core::{
@@ -6,8 +6,8 @@ use peerloom_core::{
     runtime::{Task, spawn},
 };
 use peerloom_node::{
-    ConnectionId, ConnectionInfo, DialTarget, Direction, IncomingStream, Node, NodeEvent, OpenedStream,
-    StreamTarget, identify::IdentifyConfig, ping::ping,
+    ConnectionId, ConnectionInfo, DialTarget, Direction, Gating, IncomingStream, Node, NodeEvent,
+    OpenedStream, StreamTarget, identify::IdentifyConfig, ping::ping,
 };
 use peerloom_relay::{ClientConfig, RelayClient};
 use peerloom_webrtc_signaling::{self as webrtc_signaling, SignalingConfig};
@@ -21,6 +21,7 @@ use web_sys::AbortSignal;
 use crate::{
     abort::abortable,
     error::{coded, error, invalid},
+    gate::{PageGate, describe_denied},
     js::{self, promise},
     stream::WasmStream,
     transports::{BrowserPeerConnections, WebRtcDirectTransport, WebSocketTransport, WebTransportTransport},
@@ -37,13 +38,19 @@ pub struct WasmNode {
 #[wasm_bindgen]
 impl WasmNode {
     /// A node with the identity that `seed` (32 bytes) makes. `on_event` is called with each event. `ice_servers`
-    /// (`stun:<host>:<port>`) tell what the page looks like from outside.
+    /// (`stun:<host>:<port>`) tell what the page looks like from outside. `gate` is asked who may connect, and has
+    /// `gate_patience` milliseconds for it.
     #[wasm_bindgen(constructor)]
     pub fn new(
         seed: &[u8],
         agent: Option<String>,
         ice_servers: Vec<String>,
         #[wasm_bindgen(unchecked_param_type = "(event: CoreEvent) => void")] on_event: Function,
+        #[wasm_bindgen(
+            unchecked_param_type = "((passage: CorePassage, signal: AbortSignal) => Promise<void>) | undefined"
+        )]
+        gate: Option<Function>,
+        gate_patience: Option<f64>,
     ) -> Result<WasmNode, JsValue> {
         let seed = seed.try_into().map_err(|_| invalid("an identity has 32 bytes"))?;
         let identity = Keypair::from_seed(seed);
@@ -53,6 +60,14 @@ impl WasmNode {
             .transport(WebSocketTransport::new(identity));
         if let Some(agent) = agent {
             builder = builder.identify(IdentifyConfig { agent_version: agent, ..IdentifyConfig::default() });
+        }
+        if let Some(gate) = gate {
+            let mut gating = Gating::new().with_gate(PageGate(gate));
+            if let Some(milliseconds) = gate_patience {
+                let patience = Duration::try_from_secs_f64(milliseconds / 1e3);
+                gating = gating.patience(patience.map_err(|_| invalid("a timeout is a positive number"))?);
+            }
+            builder = builder.gating(gating);
         }
         let node = builder.build();
         RelayClient::start(&node, ClientConfig::default()).map_err(|error| coded(&error))?;
@@ -257,6 +272,26 @@ impl WasmNode {
         Ok(())
     }
 
+    /// Lets what a rule fits pass no longer, or pass again. Connections that there are stay.
+    pub fn rule(&self, rule: &str, allow: bool) -> Result<(), JsValue> {
+        let rule = rule.parse().map_err(invalid)?;
+        match allow {
+            true => self.node.gating().allow(rule),
+            false => self.node.gating().deny(rule),
+        }
+        Ok(())
+    }
+
+    /// Closes the connections that the rules do not let pass.
+    #[wasm_bindgen(js_name = closeDenied, unchecked_return_type = "Promise<void>")]
+    pub fn close_denied(&self) -> Promise {
+        let node = self.node.clone();
+        promise(Box::pin(async move {
+            node.close_denied().await;
+            Ok(JsValue::UNDEFINED)
+        }))
+    }
+
     /// Closes the connection named, or all to the peer.
     #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
     pub fn disconnect(&self, peer: String, connection: Option<f64>) -> Promise {
@@ -410,6 +445,10 @@ fn describe_event(event: NodeEvent, this: PeerId) -> Option<JsValue> {
             js::set_property(&described, "retryIn", &retry_in.into());
             "relay:lost"
         }
+        NodeEvent::IncomingDenied { denied } => {
+            describe_denied(&described, &denied);
+            "connection:denied"
+        }
         NodeEvent::ListenAddressesChanged { addresses } => {
             let addresses: Vec<_> = addresses.into_iter().map(|address| address.with_peer_id(this)).collect();
             js::set_property(&described, "addresses", &strings(&addresses));
@@ -445,6 +484,7 @@ export type CoreEvent =
   | { kind: 'peer:lost'; peer: string; reason: Error; retryIn: number }
   | { kind: 'relay:reserved'; relay: string; expiresIn: number; addresses: string[]; renewed: boolean }
   | { kind: 'relay:lost'; relay: string; reason: string; retryIn: number | undefined }
+  | { kind: 'connection:denied'; peer: string | undefined; address: string; reason: Error }
   | { kind: 'addresses:change'; addresses: string[] }
   | { kind: 'peer:identify'; peer: string }
 

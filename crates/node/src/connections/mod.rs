@@ -20,6 +20,7 @@ pub use self::{
 use crate::{
     dial::ConnectError,
     event::NodeEvent,
+    gating::Passage,
     node::Shared,
     relayed::RelayedConnection,
     router::{Handler, IncomingStream},
@@ -201,6 +202,8 @@ impl Shared {
         if peer == self.peer_id() {
             return Err(ConnectError::SelfDial);
         }
+        // Once more, under the lock: what is denied from now on finds the connection there to close.
+        self.gating.check_rules(&Passage::of(&*connection, direction))?;
         let of_peer = connections.by_peer.get(&peer).map_or(0, Vec::len);
         // A peer at its own limit loses its oldest connection for the new one: that of a page which was reloaded, say, and
         // whose goodbye never came.

@@ -22,7 +22,7 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 use peerloom_core::{
-    Connection, DialError, HandshakeError, Multiaddr, PeerId,
+    Connection, DialError, HandshakeError, Multiaddr, PeerId, Transport,
     runtime::{BoxFuture, Instant, sleep_until, timeout},
 };
 use tokio::sync::{Notify, SemaphorePermit};
@@ -34,6 +34,7 @@ use self::{
 use crate::{
     connections::{ConnectionInfo, Direction},
     event::NodeEvent,
+    gating::{Denied, Passage},
     node::Shared,
 };
 
@@ -96,6 +97,9 @@ pub enum ConnectError {
     /// The target is this node itself.
     #[error("the target is this node itself")]
     SelfDial,
+    /// The node's rules or its gate do not let this peer, this address or this connection pass.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// There was no connection within [`Limits::dial_timeout`](crate::Limits::dial_timeout).
     #[error("{address} did not become a connection within {} s", .after.as_secs())]
     TimedOut {
@@ -246,6 +250,9 @@ impl Shared {
         if target.peer() == Some(self.peer_id()) {
             return Err(ConnectError::SelfDial);
         }
+        if let Some(peer) = target.peer() {
+            self.gating.check(Passage::Peer { peer }).await?;
+        }
         let connection = match target {
             DialTarget::Address(address) => {
                 let mut waiting = None.into();
@@ -372,11 +379,21 @@ impl Shared {
             if race.knows(&address) {
                 continue;
             }
-            if self.transport(|transport| transport.can_dial(&address)).is_some() {
+            let impossible = match self.transport(|transport| transport.can_dial(&address)) {
+                Some(_) => self
+                    .gating
+                    .check_rules(&Passage::Address { address: address.clone() })
+                    .err()
+                    .map(ConnectError::from),
+                None => Some(ConnectError::NoTransport { address: address.clone() }),
+            };
+            let Some(impossible) = impossible else {
                 let doubtful = self.dials.lock().history.is_doubtful(&address.without_peer_id(), now);
                 race.add(address, doubtful);
-            } else if failures.len() < self.limits.addresses_per_dial && !names(failures, &address) {
-                failures.push(ConnectError::NoTransport { address });
+                continue;
+            };
+            if failures.len() < self.limits.addresses_per_dial && !names(failures, &address) {
+                failures.push(impossible);
             }
         }
     }
@@ -410,7 +427,7 @@ impl Shared {
     fn note_failure(&self, peer: PeerId, address: &Multiaddr, error: &ConnectError) {
         match error {
             // That says nothing of the peer.
-            ConnectError::Dial(DialError::UnsupportedAddress { .. }) => {}
+            ConnectError::Dial(DialError::UnsupportedAddress { .. } | DialError::Denied { .. }) => {}
             // An address at which somebody else has proved to be is not the peer's.
             ConnectError::Dial(DialError::Handshake { source: HandshakeError::WrongPeer { .. }, .. }) => {
                 self.peer_store.remove_address(peer, address);
@@ -419,10 +436,27 @@ impl Shared {
         }
     }
 
-    async fn attempt(&self, address: Multiaddr) -> Result<Box<dyn Connection>, ConnectError> {
+    /// One piece of code for all who await it.
+    fn attempt(&self, address: Multiaddr) -> BoxFuture<'_, Result<Box<dyn Connection>, ConnectError>> {
+        Box::pin(self.pass_and_dial(address))
+    }
+
+    /// Through the gate, to the other side, and once more through the gate.
+    async fn pass_and_dial(&self, address: Multiaddr) -> Result<Box<dyn Connection>, ConnectError> {
         let Some(transport) = self.transport(|transport| transport.can_dial(&address)) else {
             return Err(ConnectError::NoTransport { address });
         };
+        self.gating.check(Passage::Address { address: address.clone() }).await?;
+        let connection = self.dial_with(&*transport, address).await?;
+        self.gating.check(Passage::of(&*connection, Direction::Outbound)).await?;
+        Ok(connection)
+    }
+
+    async fn dial_with(
+        &self,
+        transport: &dyn Transport,
+        address: Multiaddr,
+    ) -> Result<Box<dyn Connection>, ConnectError> {
         let start = Instant::now();
         let outcome = match timeout(self.limits.dial_timeout, transport.dial(address.clone())).await {
             Ok(outcome) => outcome.map_err(ConnectError::from),
@@ -503,7 +537,11 @@ pub(crate) fn peer_of(addresses: &[Multiaddr]) -> Result<Option<PeerId>, Connect
 }
 
 fn names(failures: &[ConnectError], address: &Multiaddr) -> bool {
-    let is_same = |failure: &ConnectError| matches!(failure, ConnectError::NoTransport { address: other } if other == address);
+    let is_same = |failure: &ConnectError| match failure {
+        ConnectError::NoTransport { address: other } => other == address,
+        ConnectError::Denied(Denied { passage: Passage::Address { address: other }, .. }) => other == address,
+        _ => false,
+    };
     failures.iter().any(is_same)
 }
 

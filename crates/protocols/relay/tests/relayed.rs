@@ -13,7 +13,7 @@ use peerloom_core::{
     CircuitEnd, CircuitLimits, ConnectionError, DialError, Keypair, ListenError, Multiaddr, Protocol,
     StreamError, StreamExt,
 };
-use peerloom_node::{ConnectError, ConnectionInfo, Node, NodeEvent, OpenStreamError, ping};
+use peerloom_node::{ConnectError, ConnectionInfo, Node, NodeEvent, OpenStreamError, Passage, ping};
 use peerloom_relay::{HOP, RelayLimits, STOP};
 
 async fn closed(events: &mut peerloom_node::Events) -> Arc<ConnectionError> {
@@ -64,6 +64,50 @@ async fn a_peer_behind_a_relay_is_reached_and_echoes() {
     eventually("the circuit ends", || relay.server.stats().circuits == 0).await;
     eventually("the server sees it", || server.connections().iter().all(|connection| connection.is_direct()))
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_at_the_far_end_hears_from_the_relay_who_comes() {
+    let world = World::new();
+    let relay = world.relay(unlimited()).await;
+    let (server, address) = world.reachable(&relay).await;
+    let mut events = server.events();
+    let (client, _) = world.client();
+    server.gating().deny(client.peer_id().into());
+    client.dial(address.clone()).await.unwrap_err();
+    let denied = until(&mut events, |event| match event {
+        NodeEvent::IncomingDenied { denied } => Some(denied.clone()),
+        _ => None,
+    })
+    .await;
+    // Before it has proved anything.
+    let incoming = Passage::Incoming { remote_address: relay.circuit().with_peer_id(client.peer_id()) };
+    assert_eq!(denied.passage, incoming);
+    eventually("the circuit ends", || relay.server.stats().circuits == 0).await;
+
+    assert!(server.gating().forget(&client.peer_id().into()));
+    client.dial(address).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_denied_neither_reserves_nor_is_reached_nor_reaches() {
+    let world = World::new();
+    let relay = world.relay(unlimited()).await;
+    let (server, address) = world.reachable(&relay).await;
+    let (client, _) = world.client();
+    client.dial(relay.address.clone()).await.unwrap();
+    for denied in [server.peer_id(), client.peer_id()] {
+        // What is connected stays so.
+        relay.node.gating().deny(denied.into());
+        let error = client.dial(address.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("does not permit it"), "{error}");
+        relay.node.gating().forget(&denied.into());
+    }
+    relay.node.gating().deny(client.peer_id().into());
+    let error = client.listen(relay.circuit()).await.unwrap_err().to_string();
+    assert!(error.contains("does not permit it"), "{error}");
+    relay.node.gating().forget(&client.peer_id().into());
+    client.dial(address).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 //! WebSocket without TLS is asked for by its IP address.
 
 mod dial;
+mod gate;
 mod resolution;
 mod resolver;
 mod system;
@@ -15,7 +16,10 @@ use peerloom_core::{
     Connection, DialError, ListenError, Listener, Multiaddr, PeerId, Transport, runtime::BoxFuture,
 };
 
-use crate::resolution::Name;
+use crate::{
+    gate::{GatedTransport, Permit},
+    resolution::Name,
+};
 pub use crate::{
     resolution::{MAX_ADDRESSES, MAX_NAMES, MAX_RECURSION, RESOLUTION_TIMEOUT, ResolutionError, resolve},
     resolver::{LookupError, Resolver},
@@ -27,18 +31,39 @@ pub use crate::{
 pub struct DnsTransport {
     transports: Vec<Arc<dyn Transport>>,
     resolver: Arc<dyn Resolver>,
+    permit: Option<Permit>,
 }
 
 impl DnsTransport {
     /// Asks `resolver` for names.
     pub fn new(resolver: impl Resolver) -> Self {
-        Self { transports: Vec::new(), resolver: Arc::new(resolver) }
+        Self { transports: Vec::new(), resolver: Arc::new(resolver), permit: None }
     }
 
     /// Dials and listens with `transport`; of several that could, with the first.
     pub fn with_transport(mut self, transport: impl Transport) -> Self {
         self.transports.push(Arc::new(transport));
         self
+    }
+
+    /// Asks `permit` before each address that a name stands for is dialed: whoever owns a name may have it lead anywhere, also
+    /// into the network that this machine is in. An error says why not ([`DialError::Denied`]).
+    pub fn with_gate<F, Fut>(mut self, permit: F) -> Self
+    where
+        F: Fn(Multiaddr) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.permit = Some(Arc::new(move |address| Box::pin(permit(address))));
+        self
+    }
+
+    /// The transport for an address that a name stands for.
+    fn gated_dialer(&self, address: &Multiaddr) -> Option<Arc<dyn Transport>> {
+        let transport = self.dialer(address)?;
+        Some(match &self.permit {
+            Some(permit) => Arc::new(GatedTransport { transport, permit: permit.clone() }),
+            None => transport,
+        })
     }
 
     fn dialer(&self, address: &Multiaddr) -> Option<Arc<dyn Transport>> {
@@ -75,7 +100,8 @@ impl Transport for DnsTransport {
                 Ok(resolved) => resolved,
                 Err(error) => return Err(DialError::Unreachable { address, reason: error.to_string() }),
             };
-            let dials = resolved.into_iter().filter_map(|address| Some((this.dialer(&address)?, address)));
+            let dials =
+                resolved.into_iter().filter_map(|address| Some((this.gated_dialer(&address)?, address)));
             match dial::race(dials.collect()).await {
                 Some(outcome) => outcome,
                 None => {

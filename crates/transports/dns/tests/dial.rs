@@ -117,6 +117,25 @@ async fn a_host_is_reached_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_name_leads_only_where_the_gate_lets_it() {
+    let (host, names) = (host().await, NameServer::new(localhost).await);
+    let loopback = |address: &Multiaddr| address.to_string().starts_with("/ip4/127.");
+    let transport = names.transport().with_gate(move |address| async move {
+        match loopback(&address) {
+            true => Err("not into this machine".to_owned()),
+            false => Ok(()),
+        }
+    });
+    let named: Multiaddr = format!("/dns4/host.test/tcp/{}", host.port).parse().unwrap();
+    let resolved: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", host.port).parse().unwrap();
+    let error = transport.dial(named).await.err().unwrap();
+    let DialError::Denied { address, reason } = &error else { panic!("{error}") };
+    assert_eq!((address, reason.as_str()), (&resolved, "not into this machine"));
+    // What was not resolved here, the caller has asked about itself.
+    transport.dial(resolved).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_dnsaddr_leads_to_the_entry_that_works() {
     let host = host().await;
     let (port, peer) = (host.port, host.peer);

@@ -43,6 +43,8 @@ pub(super) async fn answer(shared: Arc<Shared>, incoming: IncomingStream) {
                     let remote_address = through(relay, &connection.remote_address);
                     let address = remote_address.clone();
                     let handshake = accept(shared, exchange, relay, source, limits, address);
+                    // It is the relay that says who comes; the handshake has to prove it.
+                    let remote_address = remote_address.with_peer_id(source);
                     place.send(Incoming { remote_address, handshake: Box::pin(handshake) });
                     return;
                 }

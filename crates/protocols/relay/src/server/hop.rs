@@ -12,7 +12,7 @@ use peerloom_core::{
     multistream_select::NegotiatedStream,
     runtime::{Instant, timeout},
 };
-use peerloom_node::{ConnectionInfo, IncomingStream, Node};
+use peerloom_node::{ConnectionInfo, IncomingStream, Node, Passage};
 
 use super::{Server, forward::forward, state::Origin};
 use crate::{
@@ -38,6 +38,8 @@ pub(super) async fn answer(server: Arc<Server>, incoming: IncomingStream) {
     };
     let refusal = match request {
         Ok(_) if !connection.is_direct() => Status::PermissionDenied,
+        // Denied since it has connected.
+        Ok(_) if !server.permits(&Passage::from(&connection)) => Status::PermissionDenied,
         Ok(HopMessage::Reserve) => match server.reserve(&connection) {
             Ok(granted) => return exchange.finish(&granted.encode()).await,
             Err(status) => status,
@@ -85,6 +87,9 @@ impl Server {
     }
 
     async fn connect(self: Arc<Self>, mut exchange: Exchange, source: PeerId, destination: PeerId) {
+        if !self.permits(&Passage::Peer { peer: destination }) {
+            return self.refuse(exchange, source, Status::PermissionDenied).await;
+        }
         let _place = match Place::take(&self, source, destination) {
             Ok(place) => place,
             Err(status) => return self.refuse(exchange, source, status).await,
@@ -111,6 +116,11 @@ impl Server {
         let count = |bytes| _ = self.counters.bytes.fetch_add(bytes, Relaxed);
         let end = forward(from_source, (to_destination, unread), limits, count).await;
         tracing::debug!(%source, %destination, %end, "circuit is over");
+    }
+
+    /// What the rules of this node say.
+    fn permits(&self, passage: &Passage) -> bool {
+        self.node.upgrade().is_some_and(|node| node.gating().check_rules(passage).is_ok())
     }
 
     /// Tells the destination of the circuit, and waits until it accepts.
