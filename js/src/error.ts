@@ -22,10 +22,12 @@ export type PeerloomErrorCode =
   | 'ERR_SELF_DIAL'
   /** The node's rules or its connection gate do not let this pass. */
   | 'ERR_DENIED'
-  /** A limit on connections is reached. */
+  /** A limit on connections is reached: of this node, or of the peer. */
   | 'ERR_TOO_MANY_CONNECTIONS'
   /** As many peers are kept as can be. */
   | 'ERR_TOO_MANY_PEERS'
+  /** A limit on streams is reached: of this node, of the peer, or of the protocol. */
+  | 'ERR_TOO_MANY_STREAMS'
   /** There is no connection to the peer. */
   | 'ERR_NOT_CONNECTED'
   /** The connection is over. */

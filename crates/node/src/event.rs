@@ -18,6 +18,7 @@ use crate::{
     connections::{ConnectionInfo, LostReason},
     dial::ConnectError,
     gating::Denied,
+    resources::LimitExceeded,
 };
 
 /// Something that changed in a node.
@@ -114,6 +115,14 @@ pub enum NodeEvent {
         /// Who or what, and why.
         denied: Denied,
     },
+    /// A remote was refused a connection or a stream, because a limit of this node is reached. Told once a second at most of
+    /// each kind of scope and resource.
+    IncomingRefused {
+        /// The limit.
+        error: LimitExceeded,
+        /// How many more were refused for the same kind of scope and resource since it was told of last.
+        untold: u64,
+    },
     /// The addresses to give to other peers are other ones now.
     ListenAddressesChanged {
         /// All of them.
@@ -178,6 +187,13 @@ impl fmt::Display for NodeEvent {
                 write!(f, "nothing came of a connection from {remote_address}: {error}")
             }
             Self::IncomingDenied { denied } => denied.fmt(f),
+            Self::IncomingRefused { error, untold } => {
+                write!(f, "refused: {error}")?;
+                match untold {
+                    0 => Ok(()),
+                    untold => write!(f, " ({untold} more before it)"),
+                }
+            }
             Self::ListenAddressesChanged { addresses } => {
                 f.write_str("listening on")?;
                 addresses.iter().try_for_each(|address| write!(f, " {address}"))

@@ -26,7 +26,11 @@ struct UnderWay {
 
 impl Handshakes {
     pub(crate) fn new(most: usize, grace: Duration) -> Self {
-        Self { slots: Arc::new(Semaphore::new(most)), grace, under_way: Arc::default() }
+        Self {
+            slots: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            grace,
+            under_way: Arc::default(),
+        }
     }
 
     /// A place for one more, waiting for it if need be. Cancel-safe.

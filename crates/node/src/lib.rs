@@ -36,6 +36,7 @@ mod node;
 mod peer_store;
 pub mod ping;
 mod relayed;
+pub mod resources;
 mod router;
 mod wall_clock;
 

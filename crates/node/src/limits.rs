@@ -1,17 +1,16 @@
 use std::time::Duration;
 
+use crate::resources::ResourceLimits;
+
 /// Everything of a node that strangers could make grow, bounded in one place.
 ///
 /// Past a limit a remote is refused or waits; nothing is allocated for it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Established connections, both directions together.
-    pub connections: usize,
-    /// Established connections to one peer. For one more, the oldest of them is closed.
-    pub connections_per_peer: usize,
-    /// Inbound connections, over all listeners, whose handshake is not finished. Further dialers wait in the socket's backlog.
-    pub incoming_handshakes: usize,
+    /// Connections, streams, memory and file descriptors: of all of the node, and of each IP address, peer, protocol and
+    /// connection.
+    pub resources: ResourceLimits,
     /// What a stranger has for all handshakes of one connection.
     pub handshake_timeout: Duration,
     /// What it has once there is no room for another; then the oldest handshake gives way. Some round trips: shorter keeps
@@ -25,8 +24,6 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// Addresses tried for one peer.
     pub addresses_per_dial: usize,
-    /// Inbound streams open at one time on one connection, negotiation included. Further ones wait unaccepted.
-    pub inbound_streams_per_connection: usize,
     /// What a remote has to name the protocol of a stream that it opened, and to answer for one that we opened.
     pub negotiation_timeout: Duration,
     /// Protocols that this node handles.
@@ -42,16 +39,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 4096,
-            connections_per_peer: 8,
-            incoming_handshakes: 128,
+            resources: ResourceLimits::default(),
             handshake_timeout: Duration::from_secs(10),
             handshake_grace: Duration::from_secs(1),
             concurrent_dials: 32,
             dials_per_peer: 8,
             dial_timeout: Duration::from_secs(15),
             addresses_per_dial: 16,
-            inbound_streams_per_connection: 256,
             negotiation_timeout: Duration::from_secs(10),
             protocols: 128,
             stored_peers: 4096,

@@ -9,7 +9,7 @@ use peerloom_core::{
 
 use crate::{
     connections::Direction, dial::ConnectError, event::NodeEvent, gating::Passage, handshakes::Place,
-    node::Shared,
+    node::Shared, resources::ConnectionResources,
 };
 
 #[derive(Default)]
@@ -79,9 +79,16 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
         match event {
             Ok(ListenerEvent::Incoming(incoming)) => {
                 let remote_address = incoming.remote_address.clone();
-                match shared.gating.check_rules(&Passage::Incoming { remote_address }) {
-                    Ok(()) => shared.tasks.spawn(admit(shared.clone(), id, incoming, place)),
-                    Err(denied) => shared.events.emit(NodeEvent::IncomingDenied { denied }),
+                if let Err(denied) = shared.gating.check_rules(&Passage::Incoming { remote_address }) {
+                    shared.events.emit(NodeEvent::IncomingDenied { denied });
+                    continue;
+                }
+                match shared.resources.incoming(&incoming.remote_address) {
+                    Ok(resources) => {
+                        shared.tasks.spawn(admit(shared.clone(), id, incoming, place, resources))
+                    }
+                    // Nothing was done for them yet, and dropping them refuses them.
+                    Err(full) => shared.resources.tell(&full),
                 }
             }
             Ok(ListenerEvent::AddressesChanged) => {
@@ -102,7 +109,13 @@ async fn accept(shared: Arc<Shared>, id: u64, mut listener: Box<dyn Listener>) {
     drop(entry);
 }
 
-async fn admit(shared: Arc<Shared>, listener: u64, incoming: Incoming, _place: Place) {
+async fn admit(
+    shared: Arc<Shared>,
+    listener: u64,
+    incoming: Incoming,
+    _place: Place,
+    resources: ConnectionResources,
+) {
     let Incoming { remote_address, handshake } = incoming;
     let from = remote_address.clone();
     let passing = {
@@ -121,7 +134,7 @@ async fn admit(shared: Arc<Shared>, listener: u64, incoming: Incoming, _place: P
     let adopted = match shared.handshakes.begin(passing).await.unwrap_or(Ok(Err(TIMED_OUT))) {
         Ok(Ok(connection)) => {
             let local = shared.listeners.lock().local_address(listener, &remote_address);
-            shared.adopt(connection, Direction::Inbound, local).map(|_| ())
+            shared.adopt(connection, Direction::Inbound, local, resources).map(|_| ())
         }
         Ok(Err(error)) => {
             shared.events.emit(NodeEvent::IncomingFailed { remote_address, error: Arc::new(error) });
@@ -132,6 +145,7 @@ async fn admit(shared: Arc<Shared>, listener: u64, incoming: Incoming, _place: P
     match adopted {
         Ok(()) => {}
         Err(ConnectError::Denied(denied)) => shared.events.emit(NodeEvent::IncomingDenied { denied }),
+        Err(ConnectError::LimitExceeded(full)) => shared.resources.tell(&full),
         Err(refusal) => tracing::debug!(%remote_address, %refusal, "inbound connection refused"),
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     addresses::OwnAddresses,
     builder::NodeBuilder,
-    connections::{ConnectionId, ConnectionInfo, Connections, KeepError, KeptPeers},
+    connections::{ConnectionId, ConnectionInfo, Connections, Direction, KeepError, KeptPeers},
     dial::{ConnectError, DialTarget, Dials},
     event::{EventSender, Events, NodeEvent},
     gating::{Gating, Passage},
@@ -24,6 +24,7 @@ use crate::{
     listen::Listeners,
     peer_store::{Keeper, PeerStore},
     relayed::ExpectDirect,
+    resources::{LimitExceeded, MemoryReservation, ResourceSnapshot, Resources},
     router::{HandleError, Handler, IncomingStream, OpenedStream, Router, boxed_handler},
 };
 
@@ -101,6 +102,14 @@ pub enum OpenStreamError {
         peer: PeerId,
         /// The first of the protocols.
         protocol: ProtocolName,
+    },
+    /// A limit of this node is reached.
+    #[error("no stream to {peer}: {source}")]
+    LimitExceeded {
+        /// The peer.
+        peer: PeerId,
+        /// The limit.
+        source: LimitExceeded,
     },
     /// The connection failed while the stream was being opened.
     #[error("connection lost: {0}")]
@@ -301,6 +310,24 @@ impl Node {
         &self.shared().peer_store
     }
 
+    /// What connections, streams, memory and file descriptors are in use, by whom, and what was refused.
+    pub fn resources(&self) -> ResourceSnapshot {
+        self.shared().resources.snapshot()
+    }
+
+    /// Reserves memory that `protocol` is about to use for `peer`: for a buffer whose size the peer decides, for example. What
+    /// streams take by themselves is counted without this.
+    ///
+    /// The reservation does not keep the node alive.
+    pub fn reserve_memory(
+        &self,
+        peer: PeerId,
+        protocol: &ProtocolName,
+        bytes: usize,
+    ) -> Result<MemoryReservation, LimitExceeded> {
+        self.shared().resources.reserve_memory(peer, protocol, bytes)
+    }
+
     /// Every established connection.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared().connections.lock().infos()
@@ -396,6 +423,7 @@ pub(crate) struct Shared {
     pub(crate) keeper: Option<Keeper>,
     pub(crate) router: Router,
     pub(crate) events: EventSender,
+    pub(crate) resources: Resources,
     pub(crate) connections: Mutex<Connections>,
     pub(crate) kept_peers: KeptPeers,
     /// Changes with `connections` and with `expected_direct`.
@@ -431,6 +459,7 @@ impl Shared {
             peer_store: PeerStore::new(limits.stored_peers, events.clone()),
             keeper: None,
             router: Router::default(),
+            resources: Resources::new(limits.resources.clone(), events.clone()),
             events,
             connections: Mutex::default(),
             connection_changes: watch::Sender::new(()),
@@ -440,7 +469,10 @@ impl Shared {
             network_changes: watch::Sender::new(()),
             dials: Mutex::default(),
             dial_slots: Semaphore::new(limits.concurrent_dials),
-            handshakes: Handshakes::new(limits.incoming_handshakes, limits.handshake_grace),
+            handshakes: Handshakes::new(
+                limits.resources.transient.inbound_connections,
+                limits.handshake_grace,
+            ),
             gating,
             tasks: TaskSet::default(),
             limits,
@@ -471,11 +503,23 @@ impl Shared {
         boxed(async move {
             let (info, connection) = self.choose(target, &protocols, on_limited).await?;
             let (peer, deadline) = (info.peer, self.limits.negotiation_timeout);
+            let refused = |source| OpenStreamError::LimitExceeded { peer, source };
+            let mut resources = match &*protocols {
+                [protocol] => self.resources.stream_for(&info, Direction::Outbound, protocol),
+                _ => self.resources.stream(&info, Direction::Outbound),
+            }
+            .map_err(refused)?;
             drop(self);
             // The stream first, without a deadline of its own: waiting for the remote's stream limit is backpressure.
             let stream = connection.open_stream().await.map_err(OpenStreamError::ConnectionLost)?;
             match await_remote(deadline, negotiate_outbound(stream, &protocols)).await {
-                Ok(Ok(stream)) => Ok(OpenedStream { stream, connection: info }),
+                Ok(Ok(mut stream)) => {
+                    if protocols.len() > 1 {
+                        resources.negotiated(stream.protocol()).map_err(refused)?;
+                    }
+                    stream.attach(resources);
+                    Ok(OpenedStream { stream, connection: info })
+                }
                 Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
                 Err(_) => Err(OpenStreamError::TimedOut { peer }),
             }

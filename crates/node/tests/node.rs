@@ -345,7 +345,7 @@ async fn a_peer_that_goes_silent_is_given_up() {
 async fn a_peer_at_its_limit_loses_its_oldest_connection_for_a_new_one() {
     let world = World::new();
     let mut limits = Limits::default();
-    limits.connections_per_peer = 2;
+    limits.resources.peer.connections = 2;
     let server = world.builder().limits(limits).build();
     let client = world.node();
     let mut addresses = Vec::new();
@@ -367,7 +367,7 @@ async fn a_peer_at_its_limit_loses_its_oldest_connection_for_a_new_one() {
 async fn strangers_beyond_the_limit_on_connections_are_refused() {
     let world = World::new();
     let mut limits = Limits::default();
-    limits.connections = 2;
+    limits.resources.system.connections = 2;
     let server = world.builder().limits(limits).build();
     let address = listen(&server).await;
     let clients: Vec<_> = (0..4).map(|_| world.node()).collect();
@@ -383,7 +383,7 @@ async fn strangers_beyond_the_limit_on_connections_are_refused() {
 async fn streams_beyond_the_limit_wait_until_one_is_free() {
     let world = World::new();
     let mut limits = Limits::default();
-    limits.inbound_streams_per_connection = 4;
+    limits.resources.connection.inbound_streams = 4;
     let server = world.builder().limits(limits).identify(None).build();
     server.handle(ECHO, |incoming| echo(incoming.stream)).unwrap();
     let address = listen(&server).await;

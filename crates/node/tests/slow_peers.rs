@@ -144,7 +144,7 @@ async fn ten_thousand_stalled_handshakes_keep_nobody_out() {
     }
     sleep(SECOND).await;
     // At most those that have a place, and ours.
-    let most = Limits::default().incoming_handshakes + 16;
+    let most = Limits::default().resources.transient.inbound_connections + 16;
     assert!(host.node.running_tasks() <= most, "{}", host.node.running_tasks());
     // 10,000 are before it in the queue, of which 128 give way each second.
     let start = Instant::now();
@@ -158,7 +158,7 @@ async fn ten_thousand_stalled_handshakes_keep_nobody_out() {
 #[tokio::test(start_paused = true)]
 async fn a_handshake_has_its_whole_time_where_there_is_room_and_its_grace_where_there_is_none() {
     let mut limits = Limits::default();
-    limits.incoming_handshakes = 3;
+    limits.resources.transient.inbound_connections = 3;
     let host = Host::new(limits).await;
     // With a round trip of 40 ms and two messages to go, this one is slow but honest.
     let slow = |network: Network, address: Multiaddr, pause: Duration| async move {
@@ -248,7 +248,7 @@ async fn a_protocol_named_one_byte_a_second_ends_the_stream_and_not_the_connecti
     let connection = host.connect().await;
     // As many as it may have, so that the next waits for one of them to go.
     let mut dribbling = Vec::new();
-    for _ in 0..Limits::default().inbound_streams_per_connection {
+    for _ in 0..Limits::default().resources.connection.inbound_streams {
         let mut stream = connection.open_stream().await.unwrap();
         dribbling.push(tokio::spawn(async move {
             dribble(&mut *stream, b"\x13/multistream/1.0.0\n\x0c/echo/1.0.0\n").await

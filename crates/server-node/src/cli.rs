@@ -47,11 +47,41 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   [dns]                                  # for /dns, /dns4, /dns6 and /dnsaddr in addresses
   servers = []                           # "192.0.2.53:53"; none for those of the system
 
-  [limits]                               # of this node, against strangers
+  [limits]                               # what remotes may cost; all that follows from these two is below, for 1 GiB
+  memory = 1073741824                    # bytes; if left out, an eighth of the machine's or of the control group's
+  descriptors = 524288                   # if left out, half of what the process may have (ulimit -n)
+  allow = []                             # networks ("192.0.2.0/24") and peer ids that get in when there is no more room
+  ip4 = [{ prefix = 32, connections = 256, handshakes = 32 }]   # of those who dial from one address or network
+  ip6 = [{ prefix = 64, connections = 256, handshakes = 32 }, { prefix = 48, connections = 512, handshakes = 32 }]
+  [limits.networks]                      # in their place, for all of a network together: a proxy's, say
+  "127.0.0.0/8" = { connections = "unlimited" }
+  "::1/128" = { connections = "unlimited" }
+  [limits.system]                        # all of the node; every section that follows has the same keys
   connections = 4096
-  connections_per_peer = 8
-  incoming_handshakes = 128
-  inbound_streams_per_connection = 256
+  inbound_connections = 3584
+  outbound_connections = 4096
+  streams = 65536
+  inbound_streams = 57344
+  outbound_streams = 65536
+  memory = 1073741824
+  descriptors = 524288
+  [limits.transient]                     # connections before the end of the handshakes, streams without a protocol
+  inbound_connections = 128              # more wait until one of these has had its second
+  inbound_streams = 4096
+  [limits.peer]                          # each peer
+  connections = 8                        # for one more, the oldest is closed
+  inbound_streams = 1024
+  [limits.connection]
+  inbound_streams = 256                  # more wait until one of these is over
+  [limits.protocol]                      # each protocol
+  inbound_streams = 32768
+  [limits.protocol_peer]                 # each protocol with each peer
+  inbound_streams = 512
+  [limits.allowed_system]                # those who got in by `allow`
+  connections = 512
+  [limits.allowed_transient]
+  connections = 128
+  [limits.peers.12D3Koo...]              # one peer; also [limits.protocols."/echo/1.0.0"]
 
   [relay]                                # circuit relay v2, for peers that cannot be dialed
   enabled = false                        # or --relay

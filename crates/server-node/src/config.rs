@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use peerloom_core::Multiaddr;
-use peerloom_node::Limits;
 use peerloom_relay::RelayLimits;
 use peerloom_webrtc::WebRtcConfig;
 use serde::Deserialize;
@@ -16,6 +15,7 @@ use serde::Deserialize;
 use crate::{
     cli::RunArguments,
     gating::{FileGating, Rules},
+    limits::FileLimits,
     network::{FileDns, FileTls, Network},
     relay::FileRelay,
     webrtc::FileWebRtc,
@@ -26,7 +26,8 @@ pub(crate) struct Config {
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) data_dir: PathBuf,
     pub(crate) status: SocketAddr,
-    pub(crate) limits: Limits,
+    /// They depend on what the machine grants the process once it has asked.
+    pub(crate) limits: FileLimits,
     /// There if this node is a relay.
     pub(crate) relay: Option<RelayLimits>,
     pub(crate) webrtc: WebRtcConfig,
@@ -57,15 +58,6 @@ struct File {
     webrtc: FileWebRtc,
     #[serde(default)]
     gating: FileGating,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileLimits {
-    connections: Option<usize>,
-    connections_per_peer: Option<usize>,
-    incoming_handshakes: Option<usize>,
-    inbound_streams_per_connection: Option<usize>,
 }
 
 /// What a port number carries: of TCP and of UDP, over IPv4 and IPv6.
@@ -105,34 +97,11 @@ impl Config {
         if let Some(address) = listen.iter().find(|address| !network.may_listen(address)) {
             bail!("listen: {address}: a private network has TCP and WebSocket only");
         }
-        let mut limits = Limits::default();
-        let FileLimits {
-            connections,
-            connections_per_peer,
-            incoming_handshakes,
-            inbound_streams_per_connection,
-        } = file.limits;
-        for (key, written, limit) in [
-            ("connections", connections, &mut limits.connections),
-            ("connections_per_peer", connections_per_peer, &mut limits.connections_per_peer),
-            ("incoming_handshakes", incoming_handshakes, &mut limits.incoming_handshakes),
-            (
-                "inbound_streams_per_connection",
-                inbound_streams_per_connection,
-                &mut limits.inbound_streams_per_connection,
-            ),
-        ] {
-            match written {
-                Some(0) => bail!("limits.{key}: must be at least 1"),
-                Some(written) => *limit = written,
-                None => {}
-            }
-        }
         Ok(Self {
             listen,
             data_dir: data_dir(arguments.data_dir.or(file.data_dir))?,
             status: arguments.status.or(file.status).unwrap_or(DEFAULT_STATUS),
-            limits,
+            limits: file.limits,
             relay: file.relay.limits(arguments.relay)?,
             webrtc: file.webrtc.config()?,
             network,

@@ -8,6 +8,7 @@ mod daemon;
 mod echo;
 mod gating;
 mod identity;
+mod limits;
 mod liveness;
 mod network;
 mod open_files;

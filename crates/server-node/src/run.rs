@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
 use peerloom_dns::DnsTransport;
-use peerloom_node::{Gating, Node, NodeBuilder};
+use peerloom_node::{Gating, Node, NodeBuilder, resources::Machine};
 use peerloom_quic::{
     QuicConfig, QuicTransport, UdpPorts, WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
@@ -49,6 +49,7 @@ impl Running {
         if let Err(error) = open_files::raise_limit() {
             tracing::warn!("as many connections as files may be open by default: {error}");
         }
+        let limits = config.limits.limits(&Machine::measure())?;
         let keypair = identity::load_or_create(&config.data_dir)?;
         // Before anything is announced: whoever starts us may send SIGTERM as soon as it reads an address.
         let terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -60,7 +61,7 @@ impl Running {
         let gating = Gating::new();
         config.gating.apply(&gating);
         let node = builder(keypair, Storage::Directory(config.data_dir), config.network, gating)?;
-        let node = node.limits(config.limits).build();
+        let node = node.limits(limits).build();
         RelayClient::start(&node, relays)?;
         if !is_private {
             webrtc::start(&node, config.webrtc, true)?;

@@ -39,7 +39,7 @@ impl Coded for ConnectError {
             Self::TimedOut { .. } => "ERR_TIMED_OUT",
             Self::Denied(_) => "ERR_DENIED",
             Self::Dial(error) => error.code(),
-            Self::TooManyConnections { .. } => "ERR_TOO_MANY_CONNECTIONS",
+            Self::LimitExceeded(_) => "ERR_TOO_MANY_CONNECTIONS",
             Self::NodeClosed => "ERR_NODE_CLOSED",
             // The code of the one attempt, or what several of them come to. What cannot be dialed from here was no attempt.
             Self::AllFailed { attempts, .. } => {
@@ -110,6 +110,7 @@ impl Coded for OpenStreamError {
             Self::NotConnected { .. } => "ERR_NOT_CONNECTED",
             Self::ConnectionClosed { .. } => "ERR_CONNECTION_CLOSED",
             Self::Limited { .. } => "ERR_LIMITED_CONNECTION",
+            Self::LimitExceeded { .. } => "ERR_TOO_MANY_STREAMS",
             Self::ConnectionLost(error) => error.code(),
             Self::Negotiation { source, .. } => source.code(),
             Self::TimedOut { .. } => "ERR_TIMED_OUT",

@@ -26,6 +26,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ERR_TIMED_OUT:
     'No answer came in time. Check that the server runs and that no firewall drops what this transport sends (UDP for WebTransport and WebRTC), or try WebSocket.',
   ERR_TOO_MANY_CONNECTIONS: 'Close other connections first.',
+  ERR_TOO_MANY_STREAMS: 'Wait until other transfers are over.',
   ERR_UNREACHABLE:
     'Check that the server runs and listens at this address, and that the certificate hash in it is today’s. Reloading the page brings the demo server’s current addresses.',
   ERR_UNSUPPORTED_ADDRESS:

@@ -23,6 +23,7 @@ use crate::{
     gating::Passage,
     node::Shared,
     relayed::RelayedConnection,
+    resources::{ConnectionResources, RESET_CODE, ResourceScope},
     router::{Handler, IncomingStream},
 };
 
@@ -78,6 +79,8 @@ pub struct ConnectionInfo {
     pub established: Instant,
     /// The way through a relay, if it takes one: how much may still go that way.
     pub circuit: Option<Arc<Circuit>>,
+    /// Whether the [allow list](crate::resources::AllowList) let it in when there was no more room for others.
+    pub allow_listed: bool,
 }
 
 impl ConnectionInfo {
@@ -112,6 +115,7 @@ pub(crate) struct Connections {
 struct Entry {
     info: ConnectionInfo,
     connection: Arc<dyn Connection>,
+    resources: ConnectionResources,
     /// Ends with the entry.
     _serving: Task,
 }
@@ -187,6 +191,7 @@ impl Shared {
         connection: Box<dyn Connection>,
         direction: Direction,
         local_address: Option<Multiaddr>,
+        mut resources: ConnectionResources,
     ) -> Result<ConnectionInfo, ConnectError> {
         let (connection, streams): (Arc<dyn Connection>, _) = if connection.circuit().is_some() {
             let (relayed, streams) = RelayedConnection::new(connection);
@@ -207,15 +212,13 @@ impl Shared {
         let of_peer = connections.by_peer.get(&peer).map_or(0, Vec::len);
         // A peer at its own limit loses its oldest connection for the new one: that of a page which was reloaded, say, and
         // whose goodbye never came.
-        let replaced = match of_peer >= self.limits.connections_per_peer {
+        let replaced = match of_peer >= self.resources.limit(&ResourceScope::Peer(peer)).connections {
             true => connections.by_peer.get(&peer).and_then(|ids| ids.first().copied()),
             false => None,
         };
-        if replaced.is_none() && connections.by_id.len() >= self.limits.connections {
-            return Err(ConnectError::TooManyConnections { peer });
-        }
-
         let id = ConnectionId(connections.next_id);
+        let oldest = replaced.and_then(|id| connections.by_id.get_mut(&id));
+        resources.establish(id, peer, oldest.map(|entry| &mut entry.resources))?;
         connections.next_id = id.0.wrapping_add(1);
         let info = ConnectionInfo {
             id,
@@ -226,6 +229,7 @@ impl Shared {
             direction,
             established: Instant::now(),
             circuit: connection.circuit().cloned(),
+            allow_listed: resources.is_allow_listed(),
         };
         let before = connections.best(peer).map(|(info, _)| info).filter(|before| !before.is_direct());
         let serving = {
@@ -242,7 +246,7 @@ impl Shared {
                 None => spawn(serving),
             }
         };
-        connections.by_id.insert(id, Entry { info: info.clone(), connection, _serving: serving });
+        connections.by_id.insert(id, Entry { info: info.clone(), connection, resources, _serving: serving });
         connections.by_peer.entry(peer).or_default().push(id);
         if of_peer == 0 {
             self.peer_store.connected(peer);
@@ -266,22 +270,30 @@ impl Shared {
     fn replace(&self, id: ConnectionId) {
         let connection = self.connections.lock().by_id(id);
         if let Some((_, connection)) = connection {
-            self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
-            self.tasks.spawn(connection.close());
+            let resources = self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
+            self.tasks.spawn(async move {
+                connection.close().await;
+                drop(resources);
+            });
         }
     }
 
     /// Ends a connection's entry and tells so; nothing if that has happened already.
-    pub(crate) fn remove_connection(&self, id: ConnectionId, reason: Arc<ConnectionError>) {
+    /// Gives back what it still holds, for a goodbye.
+    pub(crate) fn remove_connection(
+        &self,
+        id: ConnectionId,
+        reason: Arc<ConnectionError>,
+    ) -> Option<ConnectionResources> {
         let mut connections = self.connections.lock();
-        let Some((entry, last)) = connections.remove(id) else { return };
-        let peer = entry.info.peer;
+        let (Entry { info, connection, mut resources, _serving: serving }, last) = connections.remove(id)?;
+        resources.leave_peer();
+        let peer = info.peer;
         if last {
-            let dialed = entry.info.direction == Direction::Outbound;
-            self.peer_store.disconnected(peer, dialed.then_some(&entry.info.remote_address));
+            let dialed = info.direction == Direction::Outbound;
+            self.peer_store.disconnected(peer, dialed.then_some(&info.remote_address));
         }
-        let event =
-            NodeEvent::ConnectionClosed { connection: entry.info.clone(), reason: reason.clone(), last };
+        let event = NodeEvent::ConnectionClosed { connection: info, reason: reason.clone(), last };
         self.events.emit(event);
         let retry_in = if last && !connections.closed { self.kept_peers.lost(peer) } else { None };
         if let Some(retry_in) = retry_in {
@@ -292,13 +304,15 @@ impl Shared {
         self.connection_changes.send_replace(());
         #[cfg(not(target_arch = "wasm32"))]
         self.observer_gone(id);
-        drop(entry);
+        drop((connection, serving));
+        Some(resources)
     }
 }
 
 /// Gives each stream that the remote opens to its handler, until the connection is over.
 async fn serve(shared: Arc<Shared>, info: ConnectionInfo, connection: Arc<dyn Connection>) {
-    let slots = Arc::new(Semaphore::new(shared.limits.inbound_streams_per_connection));
+    let most = shared.resources.limit(&ResourceScope::Connection(info.id)).inbound_streams;
+    let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let mut closed = connection.closed();
     let reason = loop {
         // While no slot is free, streams stay unaccepted and the transport's backlog holds the remote back.
@@ -324,16 +338,23 @@ async fn serve(shared: Arc<Shared>, info: ConnectionInfo, connection: Arc<dyn Co
 async fn route(
     shared: Arc<Shared>,
     connection: ConnectionInfo,
-    stream: Box<dyn Stream>,
-    _slot: OwnedSemaphorePermit,
+    mut stream: Box<dyn Stream>,
+    slot: OwnedSemaphorePermit,
 ) {
+    let mut resources = match shared.resources.stream(&connection, Direction::Inbound) {
+        Ok(resources) => resources,
+        Err(full) => {
+            stream.reset(RESET_CODE);
+            return shared.resources.tell(&full);
+        }
+    };
     let supports = {
         let shared = shared.clone();
         let limited = connection.is_limited();
         move |name: &str| shared.router.supports(name, limited)
     };
     let negotiation = timeout(shared.limits.negotiation_timeout, negotiate_inbound(stream, supports)).await;
-    let stream = match negotiation {
+    let mut stream = match negotiation {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(peer = %connection.peer, %error, "inbound stream was not negotiated");
@@ -345,6 +366,13 @@ async fn route(
         }
     };
     let protocol: ProtocolName = stream.protocol().clone();
+    if let Err(full) = resources.negotiated(&protocol) {
+        stream.reset(RESET_CODE);
+        return shared.resources.tell(&full);
+    }
+    // Taken until the stream is gone and its handler has ended, whichever is later.
+    let held = Arc::new((resources, slot));
+    stream.attach(held.clone());
     let handler: Option<Handler> = shared.router.handler(&protocol);
     // The handler may have been taken away since; then the stream is reset by being dropped.
     let Some(handler) = handler else { return };

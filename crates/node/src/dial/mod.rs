@@ -36,6 +36,7 @@ use crate::{
     event::NodeEvent,
     gating::{Denied, Passage},
     node::Shared,
+    resources::{ConnectionResources, LimitExceeded},
 };
 
 /// What to connect to.
@@ -119,12 +120,9 @@ pub enum ConnectError {
         /// What became of each address: those that no transport can dial, then the others in the order in which they failed.
         attempts: Vec<ConnectError>,
     },
-    /// The limit on connections is reached.
-    #[error("too many connections to take one to {peer}")]
-    TooManyConnections {
-        /// The peer.
-        peer: PeerId,
-    },
+    /// A limit of this node is reached.
+    #[error("no connection: {0}")]
+    LimitExceeded(#[from] LimitExceeded),
     /// The node is closed.
     #[error("the node is closed")]
     NodeClosed,
@@ -253,7 +251,7 @@ impl Shared {
         if let Some(peer) = target.peer() {
             self.gating.check(Passage::Peer { peer }).await?;
         }
-        let connection = match target {
+        let (connection, resources) = match target {
             DialTarget::Address(address) => {
                 let mut waiting = None.into();
                 let _permit = self.dial_slot(Some(address.is_relayed()), &mut waiting).await;
@@ -261,7 +259,7 @@ impl Shared {
             }
             DialTarget::Addresses(_) | DialTarget::Peer(_) => self.race(competitors).await?,
         };
-        let info = self.adopt(connection, Direction::Outbound, None)?;
+        let info = self.adopt(connection, Direction::Outbound, None, resources)?;
         self.peer_store.dial_succeeded(info.peer, &info.remote_address);
         Ok(info)
     }
@@ -290,7 +288,7 @@ impl Shared {
     }
 
     /// Dials addresses as a [`Race`] has them follow. The first connection wins; the rest are cancelled.
-    async fn race(&self, competitors: &Competitors) -> Result<Box<dyn Connection>, ConnectError> {
+    async fn race(&self, competitors: &Competitors) -> Result<Dialed, ConnectError> {
         let peer = competitors.peer;
         let mut race = Race::new(self.limits.addresses_per_dial, self.limits.dials_per_peer);
         let mut failures = Vec::new();
@@ -323,10 +321,10 @@ impl Shared {
                 biased;
                 Some((attempt, outcome)) = running.next() => {
                     let error = match outcome {
-                        Ok(Ok(connection)) => {
-                            let connection: Box<dyn Connection> = connection;
+                        Ok(Ok(dialed)) => {
+                            let (connection, _): &Dialed = &dialed;
                             self.note_losers(connection.remote_peer(), &attempt, &started);
-                            return Ok(connection);
+                            return Ok(dialed);
                         }
                         Ok(Err(error)) => error,
                         Err(Aborted) => self.gave_way(peer, &attempt),
@@ -437,19 +435,20 @@ impl Shared {
     }
 
     /// One piece of code for all who await it.
-    fn attempt(&self, address: Multiaddr) -> BoxFuture<'_, Result<Box<dyn Connection>, ConnectError>> {
+    fn attempt(&self, address: Multiaddr) -> BoxFuture<'_, Result<Dialed, ConnectError>> {
         Box::pin(self.pass_and_dial(address))
     }
 
     /// Through the gate, to the other side, and once more through the gate.
-    async fn pass_and_dial(&self, address: Multiaddr) -> Result<Box<dyn Connection>, ConnectError> {
+    async fn pass_and_dial(&self, address: Multiaddr) -> Result<Dialed, ConnectError> {
         let Some(transport) = self.transport(|transport| transport.can_dial(&address)) else {
             return Err(ConnectError::NoTransport { address });
         };
         self.gating.check(Passage::Address { address: address.clone() }).await?;
+        let resources = self.resources.outgoing(&address)?;
         let connection = self.dial_with(&*transport, address).await?;
         self.gating.check(Passage::of(&*connection, Direction::Outbound)).await?;
-        Ok(connection)
+        Ok((connection, resources))
     }
 
     async fn dial_with(
@@ -482,6 +481,9 @@ impl Shared {
 
 /// A failure that comes after less than that is somebody's refusal, or the machine's own.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// A connection, and what it holds of the node's resources.
+type Dialed = (Box<dyn Connection>, ConnectionResources);
 
 /// Whose addresses race. Whoever dials the same peer meanwhile joins with what he knows.
 struct Competitors {
