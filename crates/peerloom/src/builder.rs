@@ -4,6 +4,8 @@ use peerloom_core::{
     Keypair, Multiaddr, Protocol, ProtocolName, Transport,
     runtime::{MaybeSend, MaybeSync},
 };
+#[cfg(not(target_arch = "wasm32"))]
+use peerloom_node::resources::{Machine, ResourceLimits};
 use peerloom_node::{Gating, HandleError, IncomingStream, Limits, Node, identify::IdentifyConfig};
 
 use crate::{
@@ -49,7 +51,7 @@ impl Default for Builder {
             port: None,
             handlers: Vec::new(),
             own_transports: Vec::new(),
-            limits: Limits::default(),
+            limits: limits_of_machine(),
             identify: Some(IdentifyConfig::default()),
             answer_pings: true,
             gating: Gating::new(),
@@ -99,7 +101,8 @@ impl Builder {
     }
 
     /// Replaces the default [`Limits`]: how many connections, streams and handshakes there may be, and how long each step
-    /// may take.
+    /// may take. By default the node has an eighth of the machine's memory, and half of the file descriptors that the process
+    /// may have.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -200,6 +203,16 @@ impl Builder {
             (None, None) => Keypair::generate(),
         })
     }
+}
+
+fn limits_of_machine() -> Limits {
+    #[cfg_attr(target_arch = "wasm32", expect(unused_mut))]
+    let mut limits = Limits::default();
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        limits.resources = ResourceLimits::for_machine(&Machine::measure());
+    }
+    limits
 }
 
 /// Whether strangers could come in there: no transport on UDP can be private.

@@ -157,7 +157,7 @@ pub use peerloom_node::{
     ConnectError, ConnectionId, ConnectionInfo, Denied, DialTarget, Direction, Events, Gate, Gating,
     HandleError, IncomingStream, IpNetwork, Limits, Node, NodeBuilder, NodeEvent, OpenStreamError,
     OpenedStream, Passage, PeerDetails, PeerStore, Refusal, Rule, RuleError, StreamTarget, WeakNode,
-    identify, ping,
+    identify, ping, resources,
 };
 #[cfg(any(feature = "tcp", feature = "websocket"))]
 #[doc(inline)]

@@ -15,6 +15,7 @@ mod open_files;
 mod perf;
 mod ping;
 mod relay;
+mod resource_metrics;
 mod run;
 mod status;
 mod webrtc;

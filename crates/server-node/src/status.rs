@@ -16,6 +16,8 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
+use crate::resource_metrics::ResourceMetrics;
+
 pub(crate) struct Status {
     listener: TcpListener,
     address: SocketAddr,
@@ -81,6 +83,7 @@ struct Metrics {
     tasks: Gauge,
     resident_memory: Gauge,
     open_files: Gauge,
+    resources: ResourceMetrics,
     relay: Option<RelayMetrics>,
 }
 
@@ -126,6 +129,7 @@ impl Metrics {
             events_missed.clone(),
         );
 
+        let resources = ResourceMetrics::new(&mut registry);
         let relay = relay.map(|server| RelayMetrics::new(server, &mut registry));
         let mut events = node.events();
         node.spawn(async move {
@@ -146,7 +150,7 @@ impl Metrics {
                 }
             }
         });
-        Self { registry, connections, tasks, resident_memory, open_files, relay }
+        Self { registry, connections, tasks, resident_memory, open_files, resources, relay }
     }
 
     fn text(&self, node: &Node) -> String {
@@ -154,6 +158,7 @@ impl Metrics {
         set(&self.tasks, node.running_tasks());
         set(&self.resident_memory, resident_memory().unwrap_or_default());
         set(&self.open_files, std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default());
+        self.resources.update(node);
         if let Some(relay) = &self.relay {
             relay.update();
         }

@@ -10,15 +10,12 @@ use peerloom_core::{
     Connection as CoreConnection, DialError, Keypair, ListenError, Listener, Multiaddr, ProtocolName,
     StreamExt as _, Transport, multistream_select::NegotiatedStream, runtime::BoxFuture,
 };
-use peerloom_node::{ConnectionInfo, Limits, Node};
+use peerloom_node::{ConnectionInfo, Limits, Node, resources::ResourceLimits};
 use peerloom_quic::{QuicConfig, QuicTransport};
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
 use workload::{Connection, PROTOCOL, Stream, Subject};
-
-/// More connections than any row has; those of a row come from one peer.
-const CONNECTIONS: usize = 100_000;
 
 fn main() -> Result<()> {
     workload::main(Peerloom::new)
@@ -53,8 +50,7 @@ impl Peerloom {
 
     fn node(&self) -> Node {
         let mut limits = Limits::default();
-        limits.connections = CONNECTIONS;
-        limits.connections_per_peer = CONNECTIONS;
+        limits.resources = ResourceLimits::unlimited();
         let builder = Node::builder(self.keypair.clone()).transport(self.transport.clone());
         builder.limits(limits).identify(None).build()
     }

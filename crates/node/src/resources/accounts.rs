@@ -1,5 +1,7 @@
 //! The books: what each scope holds. Nothing here waits, sends or knows the time.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::BTreeMap;
 
 use super::{

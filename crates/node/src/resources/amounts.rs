@@ -1,5 +1,7 @@
 //! What is counted, and amounts of it.
 
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::fmt;
 
 /// Something of which a node has only so much.

@@ -16,5 +16,6 @@ mod frozen;
 mod half_open;
 mod honest;
 mod interfaces;
+mod limits;
 mod mixed;
 mod usage;

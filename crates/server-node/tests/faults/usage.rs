@@ -45,9 +45,17 @@ pub(crate) struct Victim {
 
 impl Victim {
     pub(crate) fn start(fault: &'static str) -> Self {
+        Self::start_with(fault, "")
+    }
+
+    /// With this configuration.
+    pub(crate) fn start_with(fault: &'static str, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        fs::write(&file, config).unwrap();
         let port = free_port();
-        let server = Server::start_with(directory.path(), &[], &["--port", &port.to_string()]);
+        let options = ["--port", &port.to_string(), "--config", file.to_str().unwrap()];
+        let server = Server::start_with(directory.path(), &[], &options);
         let before = Usage::of(server.process.id());
         Self { server, port, name: fault, before, _directory: directory }
     }

@@ -41,7 +41,7 @@ impl World {
     pub fn node_with(&self, keypair: Keypair) -> Node {
         let mut limits = Limits::default();
         // Many clients of one relay in one process.
-        limits.incoming_handshakes = 2048;
+        limits.resources.transient.inbound_connections = 2048;
         Node::builder(keypair.clone()).transport(self.network.transport(keypair)).limits(limits).build()
     }
 
