@@ -5,16 +5,20 @@
 // Tasks whose results are wanted.
 #![allow(clippy::disallowed_methods)]
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use peerloom_core::{
-    Connection, Keypair, Multiaddr, PeerId, ProtocolName, Stream, StreamError, StreamExt as _, Transport as _,
+    Connection, Keypair, Multiaddr, PeerId, ProtocolName, Stream, StreamError, StreamExt as _,
+    Transport as _,
     multistream_select::NegotiatedStream,
     runtime::{Task, spawn},
 };
 use peerloom_node::{
-    ConnectError, Events, Limits, Node, NodeEvent, OpenStreamError, ping,
+    ConnectError, Limits, Node, NodeEvent, OpenStreamError, ping,
     resources::{Amounts, IpNetwork, LimitExceeded, Resource, ResourceScope, ScopeKind},
 };
 use peerloom_sim::{Host, HostConfig, Internet};
@@ -29,8 +33,9 @@ const RESOURCE_LIMIT_EXCEEDED: u32 = 0x1002;
 struct World {
     internet: Internet,
     server: Node,
-    events: Events,
+    refusals: Arc<Mutex<Vec<(LimitExceeded, u64)>>>,
     address: Multiaddr,
+    _listening: Task,
 }
 
 impl World {
@@ -40,8 +45,18 @@ impl World {
         for protocol in [ECHO, OTHER] {
             server.handle(protocol, |incoming| echo(incoming.stream)).unwrap();
         }
-        let address = server.listen("/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).await.unwrap().remove(0);
-        Self { events: server.events(), internet, server, address }
+        let address =
+            server.listen("/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).await.unwrap().remove(0);
+        let refusals = Arc::<Mutex<Vec<_>>>::default();
+        let (mut events, heard) = (server.events(), refusals.clone());
+        let listening = spawn(async move {
+            while let Some(event) = events.next().await {
+                if let NodeEvent::IncomingRefused { error, untold } = event {
+                    heard.lock().unwrap().push((error, untold));
+                }
+            }
+        });
+        Self { internet, server, refusals, address, _listening: listening }
     }
 
     fn host(&self) -> Host {
@@ -70,14 +85,8 @@ impl World {
     }
 
     /// What the server has said of refusals.
-    fn refusals(&mut self) -> Vec<(LimitExceeded, u64)> {
-        let mut refusals = Vec::new();
-        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(self.events.next()) {
-            if let NodeEvent::IncomingRefused { error, untold } = event {
-                refusals.push((error, untold));
-            }
-        }
-        refusals
+    fn refusals(&self) -> Vec<(LimitExceeded, u64)> {
+        self.refusals.lock().unwrap().clone()
     }
 
     /// Nobody is there any more, and nothing is held for anybody.
@@ -128,11 +137,13 @@ async fn ask(connection: &dyn Connection, protocol: &ProtocolName) -> Result<Box
     Ok(stream)
 }
 
-/// Opens connections, each as another peer, and keeps those it gets.
+/// Opens connections, four each millisecond and each as another peer, and keeps those it gets.
 fn flood(host: &Host, address: &Multiaddr, dialers: usize) -> Vec<Task> {
-    let dialer = |_| {
+    let dialer = |number: usize| {
         let (transport, address) = (host.transport(Keypair::generate()), address.clone());
+        let start = Duration::from_millis(number as u64 / 4);
         spawn(async move {
+            tokio::time::sleep(start).await;
             loop {
                 if let Ok(connection) = transport.dial(address.clone()).await {
                     connection.closed().await;
@@ -146,7 +157,7 @@ fn flood(host: &Host, address: &Multiaddr, dialers: usize) -> Vec<Task> {
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_connections_from_one_address_keep_nobody_else_out() {
-    let mut world = World::new(Limits::default()).await;
+    let world = World::new(Limits::default()).await;
     let attacker = world.host();
     let before = world.client();
     before.dial(world.address.clone()).await.unwrap();
@@ -173,7 +184,10 @@ async fn ten_thousand_connections_from_one_address_keep_nobody_else_out() {
     assert!((1..=30).contains(&refusals.len()), "{}", refusals.len());
     let untold: u64 = refusals.iter().map(|(_, untold)| untold).sum();
     assert!(untold > 1000, "{untold}");
-    assert!(refusals.iter().any(|(error, _)| error.to_string().ends_with("256 of 256 connections")), "{refusals:?}");
+    assert!(
+        refusals.iter().any(|(error, _)| error.to_string().ends_with("256 of 256 connections")),
+        "{refusals:?}"
+    );
     drop(flood);
     before.close().await;
     world.assert_empty().await;
@@ -221,7 +235,7 @@ async fn a_full_node_takes_those_on_the_allow_list() {
 async fn a_peer_that_opens_streams_without_end_is_reset_and_others_are_served() {
     let mut limits = Limits::default();
     limits.resources.peer.inbound_streams = 64;
-    let mut world = World::new(limits).await;
+    let world = World::new(limits).await;
     let hostile = world.host();
     let mut connections = Vec::new();
     for _ in 0..4 {
