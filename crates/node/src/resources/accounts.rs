@@ -215,6 +215,7 @@ fn refusal(scope: &ResourceScope, held: &Amounts, limits: &Amounts, more: &Amoun
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use std::collections::BTreeMap;
 
