@@ -329,7 +329,7 @@ async fn a_gate_that_hesitates_keeps_nobody_else_out() {
     let host = world.host();
     let limits = {
         let mut limits = peerloom_node::Limits::default();
-        limits.incoming_handshakes = 2;
+        limits.resources.transient.inbound_connections = 2;
         limits
     };
     let keypair = host.keypair();

@@ -18,8 +18,8 @@ use peerloom_core::{
     runtime::{Task, spawn},
 };
 use peerloom_node::{
-    ConnectError, Limits, Node, NodeEvent, OpenStreamError, ping,
-    resources::{Amounts, IpNetwork, LimitExceeded, Resource, ResourceScope, ScopeKind},
+    ConnectError, IpNetwork, Limits, Node, NodeEvent, OpenStreamError, ping,
+    resources::{Amounts, LimitExceeded, Resource, ResourceScope, ScopeKind},
 };
 use peerloom_sim::{Host, HostConfig, Internet};
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use peerloom_core::{PeerId, ProtocolName};
 use peerloom_node::{
-    Limits,
-    resources::{Amounts, IpNetwork, Machine, NetworkLimit, PrefixLimit, Resource, ResourceLimits},
+    IpNetwork, Limits, Rule,
+    resources::{Amounts, Machine, NetworkLimit, PrefixLimit, Resource, ResourceLimits},
 };
 use serde::Deserialize;
 
@@ -155,10 +155,10 @@ impl FileLimits {
             resources.networks.insert(named, network_limit(written.connections, written.handshakes));
         }
         for allowed in &self.allow {
-            match (allowed.parse::<PeerId>(), parse_network(allowed)) {
-                (Ok(peer), _) => _ = resources.allow.peers.insert(peer),
-                (_, Ok(network)) => resources.allow.networks.push(network),
-                _ => bail!("limits.allow: {allowed}: neither a peer id nor a network such as 192.0.2.0/24"),
+            match allowed.parse().with_context(|| format!("limits.allow: {allowed}"))? {
+                Rule::Peer(peer) => _ = resources.allow.peers.insert(peer),
+                Rule::Network(network) => resources.allow.networks.push(network),
+                _ => bail!("limits.allow: {allowed}: neither a peer id nor a network"),
             }
         }
         Ok(limits)
@@ -196,13 +196,10 @@ fn network_limit(connections: Amount, handshakes: Option<Amount>) -> NetworkLimi
 }
 
 fn parse_network(text: &str) -> anyhow::Result<IpNetwork> {
-    let (ip, prefix) = match text.split_once('/') {
-        Some((ip, prefix)) => (ip, Some(prefix)),
-        None => (text, None),
-    };
-    let ip: std::net::IpAddr = ip.parse()?;
-    let prefix = prefix.map_or(Ok(if ip.is_ipv4() { 32 } else { 128 }), str::parse)?;
-    IpNetwork::new(ip, prefix).context("the prefix is longer than the address")
+    match text.parse()? {
+        Rule::Network(network) => Ok(network),
+        _ => bail!("not a network"),
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +264,7 @@ mod tests {
             ("ip4 = [{ prefix = 33, connections = 1 }]", "limits.ip4: prefix 33"),
             ("networks.\"192.0.2.0/x\".connections = 1", "limits.networks: 192.0.2.0/x"),
             ("allow = [\"anybody\"]", "limits.allow: anybody"),
+            ("allow = [\"*\"]", "limits.allow: *: neither"),
             ("peer.stream = 1", "stream"),
             ("peer.streams = -1", "not negative"),
             ("peer.streams = \"many\"", "\"unlimited\""),

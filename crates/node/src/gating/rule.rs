@@ -164,8 +164,17 @@ impl IpNetwork {
     }
 
     /// How many bits are the same, of 128.
-    pub(super) fn prefix(&self) -> u8 {
+    pub(crate) fn prefix(&self) -> u8 {
         self.prefix
+    }
+
+    /// Its first address, and how many bits of it are the same: as it is written.
+    pub(crate) fn parts(&self) -> (IpAddr, u8) {
+        let ip6 = Ipv6Addr::from_bits(self.bits);
+        match ip6.to_ipv4_mapped().filter(|_| self.prefix >= MAPPED) {
+            Some(ip4) => (ip4.into(), self.prefix.saturating_sub(MAPPED)),
+            None => (ip6.into(), self.prefix),
+        }
     }
 }
 
@@ -178,11 +187,8 @@ impl From<IpAddr> for IpNetwork {
 
 impl fmt::Display for IpNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ip6 = Ipv6Addr::from_bits(self.bits);
-        match ip6.to_ipv4_mapped().filter(|_| self.prefix >= MAPPED) {
-            Some(ip4) => write!(f, "{ip4}/{}", self.prefix.saturating_sub(MAPPED)),
-            None => write!(f, "{ip6}/{}", self.prefix),
-        }
+        let (ip, prefix) = self.parts();
+        write!(f, "{ip}/{prefix}")
     }
 }
 

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use peerloom_core::{Multiaddr, PeerId, Protocol};
 
 use super::{Amounts, LimitExceeded, ResourceScope, Resources, reservation::Reservation};
-use crate::connections::{ConnectionId, Direction};
+use crate::{
+    connections::{ConnectionId, Direction},
+    gating::IpNetwork,
+};
 
 /// Bytes that an idle connection takes, as measured (docs/benchmarks.md) and rounded up: Noise or TLS and Yamux.
 const STREAM_SOCKET_MEMORY: usize = 8 << 10;
@@ -88,7 +91,7 @@ impl Resources {
         Ok((Reservation::new(self, &base_scopes(&networks), amounts)?, transient))
     }
 
-    fn networks_of(&self, origin: Option<IpAddr>) -> Vec<super::IpNetwork> {
+    fn networks_of(&self, origin: Option<IpAddr>) -> Vec<IpNetwork> {
         origin.map(|ip| self.0.accounts.lock().limits().networks_of(ip)).unwrap_or_default()
     }
 
@@ -143,7 +146,7 @@ impl ConnectionResources {
     }
 }
 
-fn base_scopes(networks: &[super::IpNetwork]) -> Vec<ResourceScope> {
+fn base_scopes(networks: &[IpNetwork]) -> Vec<ResourceScope> {
     let networks = networks.iter().copied().map(ResourceScope::Network);
     networks.chain([ResourceScope::System]).collect()
 }

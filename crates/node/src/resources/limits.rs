@@ -7,7 +7,8 @@ use std::{
 
 use peerloom_core::{PeerId, ProtocolName};
 
-use super::{Amounts, ResourceScope, ip::IpNetwork};
+use super::{Amounts, ResourceScope};
+use crate::gating::IpNetwork;
 
 /// The limits of all scopes.
 ///
@@ -247,8 +248,9 @@ impl ResourceLimits {
 
     fn of_network(&self, network: &IpNetwork) -> NetworkLimit {
         let general = || {
-            let limits = if network.is_ip4() { &self.ip4 } else { &self.ip6 };
-            limits.iter().find(|limit| limit.prefix == network.prefix()).map(|limit| limit.limit)
+            let (ip, prefix) = network.parts();
+            let limits = if ip.is_ipv4() { &self.ip4 } else { &self.ip6 };
+            limits.iter().find(|limit| limit.prefix == prefix).map(|limit| limit.limit)
         };
         self.networks.get(network).copied().or_else(general).unwrap_or(NetworkLimit::UNLIMITED)
     }

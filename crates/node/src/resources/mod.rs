@@ -21,7 +21,6 @@
 mod accounts;
 mod amounts;
 mod connection;
-mod ip;
 mod limits;
 #[cfg(not(target_arch = "wasm32"))]
 mod machine;
@@ -42,7 +41,6 @@ pub use self::machine::Machine;
 use self::{accounts::Accounts, refusals::Refusals};
 pub use self::{
     amounts::{Amounts, Resource},
-    ip::IpNetwork,
     limits::{AllowList, NetworkLimit, PrefixLimit, ResourceLimits},
     memory::MemoryReservation,
     scope::{LimitExceeded, ResourceScope, ScopeKind},

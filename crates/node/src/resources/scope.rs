@@ -4,8 +4,8 @@ use std::fmt;
 
 use peerloom_core::{PeerId, ProtocolName};
 
-use super::{Resource, ip::IpNetwork};
-use crate::connections::ConnectionId;
+use super::Resource;
+use crate::{connections::ConnectionId, gating::IpNetwork};
 
 /// Whose use of resources is counted, and limited.
 ///

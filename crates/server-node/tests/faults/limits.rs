@@ -43,7 +43,9 @@ fn dialers(port: u16, peer: &str, count: usize) -> Vec<Task> {
                     socket.bind(SocketAddr::from((ATTACKER, 0)))?;
                     socket.connect(([127, 0, 0, 1], port).into()).await
                 };
-                if let Ok(connection) = Upgrader::new(Keypair::generate()).dial(address.clone(), connect).await {
+                if let Ok(connection) =
+                    Upgrader::new(Keypair::generate()).dial(address.clone(), connect).await
+                {
                     connection.closed().await;
                 }
                 // Two thousand dials a second: more would be a test of the machine.
