@@ -227,7 +227,7 @@ impl Gating {
     }
 
     /// What the gate has to answer, instead of [`GATE_PATIENCE`]. What comes in waits as one of the
-    /// [handshakes](crate::Limits::incoming_handshakes) meanwhile, and makes room as they do.
+    /// [handshakes](crate::resources::ResourceLimits::transient) meanwhile, and makes room as they do.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
