@@ -600,6 +600,9 @@ impl Shared {
             self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
         }
         self.router.clear();
+        if let Some(keeper) = &self.keeper {
+            keeper.release();
+        }
         self.tasks.close();
         self.events.close();
     }

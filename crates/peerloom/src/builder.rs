@@ -69,7 +69,10 @@ impl Builder {
     }
 
     /// Keeps the identity and the certificates whose hashes are in the node's addresses in this directory, so that the
-    /// addresses survive a restart. It is made if it is not there.
+    /// addresses survive a restart, and what is known of peers, with the feature `peer-storage`, so that they are found again by their
+    /// ids. It is made if it is not there.
+    ///
+    /// [`Node::close`] writes what was learnt last; without it, the last second may be lost.
     pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(directory.into());
         self

@@ -34,6 +34,10 @@ pub enum StartError {
     /// The environment variable `LIBP2P_FORCE_PNET` is 1, and the node has no key of a private network.
     #[error("no private network's key is given, but {} is 1", crate::builder::FORCE_PRIVATE)]
     PrivateNetworkForced,
+    /// What is known of peers cannot be kept in the data directory.
+    #[cfg(feature = "peer-storage")]
+    #[error(transparent)]
+    Peers(#[from] peerloom_peer_storage::PeerFileError),
     /// There are no certificates for WebTransport to serve.
     #[cfg(feature = "quic")]
     #[error(transparent)]

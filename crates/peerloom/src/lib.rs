@@ -7,7 +7,8 @@
 //! addresses, and reaches peers behind relays; it gets from there to a direct WebRTC connection by itself.
 //!
 //! - [`Builder::port`] listens on one number with every transport, [`Builder::listen`] and [`Node::listen`] on an address.
-//! - [`Builder::data_dir`] keeps the identity and the certificates, so that the addresses survive a restart.
+//! - [`Builder::data_dir`] keeps the identity and the certificates, so that the addresses survive a restart, and what is known of
+//!   peers, so that they are found again.
 //! - [`Node::dial`] takes an address, `text.parse::<Multiaddr>()?`, or a peer id whose addresses are known. Connections are
 //!   shared: dialing twice costs nothing.
 //! - [`Node::open_stream`] takes a peer or a connection, and the protocols that would do, the one preferred most first. With one,
@@ -140,6 +141,8 @@
 mod builder;
 mod error;
 pub mod identity;
+#[cfg(feature = "peer-storage")]
+mod peers;
 mod port;
 mod transports;
 #[cfg(all(feature = "webrtc", feature = "relay-client"))]
@@ -155,10 +158,14 @@ pub use peerloom_core::{
 #[doc(inline)]
 pub use peerloom_node::{
     ConnectError, ConnectionId, ConnectionInfo, Denied, DialTarget, Direction, Events, Gate, Gating,
-    HandleError, IncomingStream, IpNetwork, Limits, Node, NodeBuilder, NodeEvent, OpenStreamError,
-    OpenedStream, Passage, PeerDetails, PeerStore, Refusal, Rule, RuleError, StreamTarget, WeakNode,
+    HandleError, IncomingStream, IpNetwork, KnownAddress, Limits, MetadataError, Node, NodeBuilder,
+    NodeEvent, OpenStreamError, OpenedStream, Passage, PeerAddressSource, PeerChange, PeerDetails,
+    PeerStorage, PeerStorageError, PeerStore, Refusal, Rule, RuleError, StoredPeer, StreamTarget, WeakNode,
     identify, ping, resources,
 };
+#[cfg(feature = "peer-storage")]
+#[doc(inline)]
+pub use peerloom_peer_storage::{PeerFile, PeerFileError};
 #[cfg(any(feature = "tcp", feature = "websocket"))]
 #[doc(inline)]
 pub use peerloom_upgrade::pnet::{KeyFileError, PreSharedKey};

@@ -155,13 +155,19 @@ impl Builder {
 pub(crate) fn build(mut builder: Builder) -> Result<Node, StartError> {
     let keypair = builder.take_identity()?;
     let mut options = builder.options;
-    let transports = options.transports(&keypair, builder.data_dir.as_deref(), &builder.gating)?;
+    let data_dir = builder.data_dir.as_deref();
+    let transports = options.transports(&keypair, data_dir, &builder.gating)?;
     let transports = builder.own_transports.into_iter().chain(transports);
     let node = Node::builder(keypair)
         .limits(builder.limits)
         .gating(builder.gating)
         .identify(builder.identify)
         .answer_pings(builder.answer_pings);
+    #[cfg(feature = "peer-storage")]
+    let node = match data_dir {
+        Some(directory) => crate::peers::keep(node, directory)?,
+        None => node,
+    };
     let node = transports.fold(node, |node, transport| node.transport(transport)).build();
     #[cfg(feature = "relay-client")]
     peerloom_relay::RelayClient::start(&node, options.relay_client())?;

@@ -117,7 +117,7 @@ pub(crate) struct RunArguments {
     /// A multiaddr to listen on, in place of the port; may be given again. One that ends in /p2p/<relay>/p2p-circuit reserves a place at that relay.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<Multiaddr>,
-    /// Where the identity and the certificates are kept.
+    /// Where the identity, the certificates and what is known of peers are kept.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Where /metrics and /health are served; a loopback address unless you know better.

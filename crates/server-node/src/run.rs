@@ -6,6 +6,7 @@ use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
 use peerloom_dns::DnsTransport;
 use peerloom_node::{Gating, Node, NodeBuilder, resources::Machine};
+use peerloom_peer_storage::{PeerFile, PeerFileError};
 use peerloom_quic::{
     QuicConfig, QuicTransport, UdpPorts, WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
@@ -21,6 +22,9 @@ use crate::{
     cli::RunArguments, config::Config, echo, gating, identity, liveness, network::Network, open_files,
     status::Status, webrtc,
 };
+
+/// What is known of peers, in the data directory.
+const PEERS: &str = "peers.redb";
 
 pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let mut running = Running::prepare(Config::load(arguments)?).await?;
@@ -60,7 +64,9 @@ impl Running {
         let relays = config.network.relay_client();
         let gating = Gating::new();
         config.gating.apply(&gating);
+        let peers = config.data_dir.join(PEERS);
         let node = builder(keypair, Storage::Directory(config.data_dir), config.network, gating)?;
+        let node = keep_peers(node, peers)?;
         let node = node.limits(limits).build();
         RelayClient::start(&node, relays)?;
         if !is_private {
@@ -100,6 +106,19 @@ impl Running {
         tracing::info!("closing");
         self.node.close().await;
         Ok(())
+    }
+}
+
+/// Has `node` keep what it knows of peers in a file.
+fn keep_peers(node: NodeBuilder, path: PathBuf) -> Result<NodeBuilder, PeerFileError> {
+    match PeerFile::open(path) {
+        Ok(file) => Ok(node.peer_storage(file)),
+        // Two nodes of one data directory are unusual, but the second one works without.
+        Err(error @ PeerFileError::InUse { .. }) => {
+            tracing::warn!("{error}; what this one learns of peers is not kept");
+            Ok(node)
+        }
+        Err(error) => Err(error),
     }
 }
 

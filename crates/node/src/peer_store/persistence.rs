@@ -106,7 +106,8 @@ impl PeerStorageError {
 
 /// Writes what changes in a [`PeerStore`].
 pub(crate) struct Keeper {
-    storage: Arc<dyn PeerStorage>,
+    /// Until the node ends.
+    storage: parking_lot::Mutex<Option<Arc<dyn PeerStorage>>>,
     /// One write at a time.
     writing: Mutex<()>,
 }
@@ -121,7 +122,7 @@ impl Keeper {
                 return None;
             }
         }
-        Some(Self { storage, writing: Mutex::default() })
+        Some(Self { storage: Some(storage).into(), writing: Mutex::default() })
     }
 
     /// Writes what changes, for ever.
@@ -145,15 +146,21 @@ impl Keeper {
         }
     }
 
+    /// Lets go of the storage, so that the next node can have it.
+    pub(crate) fn release(&self) {
+        self.storage.lock().take();
+    }
+
     /// Writes what is not written yet.
     pub(crate) async fn flush(&self, store: &PeerStore) -> Result<(), PeerStorageError> {
         let _one_at_a_time = self.writing.lock().await;
         loop {
+            let Some(storage) = self.storage.lock().clone() else { return Ok(()) };
             let changes = store.take_unsaved(WRITE_BATCH);
             if changes.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.storage.write(changes.clone()).await {
+            if let Err(error) = storage.write(changes.clone()).await {
                 store.put_back(changes);
                 return Err(error);
             }

@@ -145,6 +145,9 @@ pub(super) fn decode(
         return Err(StoredPeerError::TooLong(bytes.len()));
     }
     let wire = Wire::decode(bytes)?;
+    if wire.version == 0 {
+        return Err(StoredPeerError::Malformed("without a version"));
+    }
     if wire.version != VERSION {
         return Err(StoredPeerError::Version(wire.version));
     }

@@ -88,6 +88,25 @@ fn the_peer_store_tells_what_identify_has_told() {
 }
 
 #[test]
+fn a_daemon_that_is_started_again_finds_its_peers_by_their_ids() {
+    let ([ours, theirs], [directory, _second]) = connected(&[]);
+    let peer = peer_id(&theirs);
+    assert!(ours.terminate().success());
+    let ours = daemon(directory.path(), &[]);
+    let mut control = Socket::control(&ours);
+    assert!(!control.done(&peer_store(2, &peer)).message(8).message(1).addresses(2).is_empty());
+    control.done(&connect(&peer, &[], 0));
+    drop(control);
+    assert!(ours.terminate().success());
+
+    // Damage to the identity would be an error; what is known of peers can be found out anew.
+    std::fs::write(directory.path().join("peers.redb"), b"damaged").unwrap();
+    let ours = daemon(directory.path(), &[]);
+    assert!(Socket::control(&ours).refused(&connect(&peer, &[], 0)).contains("no address"));
+    assert_eq!(std::fs::read(directory.path().join("peers.redb.damaged")).unwrap(), b"damaged");
+}
+
+#[test]
 fn requests_that_cannot_be_met_are_answered_and_the_connection_goes_on() {
     let ([ours, theirs], _directories) = connected(&[]);
     let mut control = Socket::control(&ours);
