@@ -190,3 +190,30 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_costs_what_its_transport_takes_and_is_where_its_address_says() {
+        let relay =
+            Multiaddr::from_protocols([Protocol::P2p(peerloom_core::Keypair::from_seed([1; 32]).peer_id())]);
+        for (text, descriptors, memory, has_ip) in [
+            ("/ip4/192.0.2.1/tcp/4001".to_owned(), 1, STREAM_SOCKET_MEMORY, true),
+            ("/ip6/2001:db8::1/tcp/443/tls/ws".to_owned(), 1, STREAM_SOCKET_MEMORY, true),
+            ("/dns4/example.com/tcp/443/tls/ws".to_owned(), 1, STREAM_SOCKET_MEMORY, false),
+            ("/ip4/192.0.2.1/udp/4001/quic-v1/webtransport".to_owned(), 0, QUIC_MEMORY, true),
+            ("/ip4/192.0.2.1/udp/4001/webrtc-direct".to_owned(), 0, WEBRTC_MEMORY, true),
+            (format!("/ip4/192.0.2.1/tcp/4001{relay}/p2p-circuit"), 0, STREAM_SOCKET_MEMORY, false),
+            (format!("/ip4/192.0.2.1/udp/1/quic-v1{relay}/p2p-circuit/webrtc"), 0, WEBRTC_MEMORY, false),
+            ("/memory/7".to_owned(), 0, STREAM_SOCKET_MEMORY, false),
+        ] {
+            let address = text.parse().unwrap();
+            let price = price(&address, Direction::Inbound);
+            assert_eq!((price.descriptors, price.memory), (descriptors, memory), "{text}");
+            assert_eq!((price.connections, price.inbound_connections, price.outbound_connections), (1, 1, 0));
+            assert_eq!(ip(&address).is_some(), has_ip, "{text}");
+        }
+    }
+}

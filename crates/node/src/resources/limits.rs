@@ -104,7 +104,10 @@ const DEFAULT_MEMORY: usize = 64 * MIB;
 /// For each of them there may be a connection. What idle connections have been seen to take is a seventh of it at most
 /// (docs/benchmarks.md); the rest is for their streams.
 const MEMORY_PER_CONNECTION: usize = 256 << 10;
+/// On average.
 const STREAMS_PER_CONNECTION: usize = 16;
+/// That a remote may have open on one.
+const STREAMS_OF_CONNECTION: usize = 256;
 
 impl Default for ResourceLimits {
     fn default() -> Self {
@@ -115,12 +118,13 @@ impl Default for ResourceLimits {
 impl ResourceLimits {
     /// The limits of a node that may use so many bytes of memory and so many file descriptors.
     ///
-    /// With 1 GiB these are 4,096 connections with 16 streams on average, 128 unfinished handshakes, and for one IP address a
-    /// sixteenth of the connections and a quarter of the handshakes; with other amounts they are in proportion.
+    /// With 1 GiB these are 4,096 connections with 16 streams on average, and for one IP address a sixteenth of them; with other
+    /// amounts they are in proportion. Of unfinished handshakes there are 128 at most, and a quarter of them for one address.
     pub fn for_budget(memory: usize, descriptors: usize) -> Self {
         let connections = (memory / MEMORY_PER_CONNECTION).clamp(128, 1 << 20);
         let streams = connections.saturating_mul(STREAMS_PER_CONNECTION);
-        let handshakes = (connections / 32).clamp(32, 1024);
+        // They take time rather than memory, and each has its second only.
+        let handshakes = (connections / 8).clamp(32, 128);
         let part = |of: usize, divisor: usize| match of {
             usize::MAX => usize::MAX,
             of => of.checked_div(divisor).unwrap_or(of),
@@ -129,6 +133,8 @@ impl ResourceLimits {
             connections: part(connections, divisor).max(16),
             handshakes: part(handshakes, 4),
         };
+        // Beyond those of one connection, streams wait instead of being reset; so two must fit everywhere else.
+        let least = STREAMS_OF_CONNECTION.saturating_mul(2);
         let mut limits = Self::unlimited();
         limits.system = Amounts {
             connections,
@@ -144,8 +150,8 @@ impl ResourceLimits {
         limits.transient = Amounts {
             inbound_connections: handshakes,
             outbound_connections: handshakes.saturating_mul(4),
-            inbound_streams: connections,
-            outbound_streams: connections,
+            inbound_streams: connections.max(least),
+            outbound_streams: connections.max(least),
             memory: part(memory, 8),
             descriptors: part(descriptors, 4),
             ..Amounts::UNLIMITED
@@ -166,7 +172,7 @@ impl ResourceLimits {
         };
         limits.peer = Amounts {
             connections: 8,
-            inbound_streams: (connections / 4).clamp(256, 4096),
+            inbound_streams: (connections / 4).clamp(least, 4096),
             outbound_streams: connections.clamp(1024, 16_384),
             memory: part(memory, 8),
             ..Amounts::UNLIMITED
@@ -174,11 +180,11 @@ impl ResourceLimits {
         limits.protocol =
             Amounts { inbound_streams: streams / 2, memory: part(memory, 2), ..Amounts::UNLIMITED };
         limits.protocol_peer = Amounts {
-            inbound_streams: (connections / 8).clamp(128, 2048),
+            inbound_streams: (connections / 8).clamp(least, 2048),
             memory: part(memory, 16),
             ..Amounts::UNLIMITED
         };
-        limits.connection = Amounts { inbound_streams: 256, ..Amounts::UNLIMITED };
+        limits.connection = Amounts { inbound_streams: STREAMS_OF_CONNECTION, ..Amounts::UNLIMITED };
         limits.ip4 = vec![PrefixLimit { prefix: 32, limit: network(16) }];
         // What one customer of a provider has at least, and what one may have.
         limits.ip6 = vec![
@@ -281,6 +287,7 @@ mod tests {
         let small = ResourceLimits::for_budget(MIB, 64);
         assert_eq!((small.system.connections, small.transient.inbound_connections), (128, 32));
         assert_eq!((small.system.memory, small.system.descriptors), (MIB, 64));
+        assert_eq!((small.peer.inbound_streams, small.transient.inbound_streams), (512, 512));
         let gibibyte = ResourceLimits::for_budget(1024 * MIB, usize::MAX);
         assert_eq!((gibibyte.system.connections, gibibyte.transient.inbound_connections), (4096, 128));
         assert_eq!((gibibyte.system.streams, gibibyte.transient.descriptors), (65_536, usize::MAX));
