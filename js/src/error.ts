@@ -32,6 +32,8 @@ export type PeerloomErrorCode =
   | 'ERR_NOT_CONNECTED'
   /** The connection is over. */
   | 'ERR_CONNECTION_CLOSED'
+  /** One side closed the connection because nobody needed it, or to make room for others. */
+  | 'ERR_CONNECTION_TRIMMED'
   /** A relay limits the only connection to the peer, and the call does not have `limited: true`. */
   | 'ERR_LIMITED_CONNECTION'
   /** The bytes or the time that a relay gave the connection are used up. */

@@ -238,10 +238,8 @@ export class PeerloomStream {
 
   #ended(half: 'read' | 'write'): void {
     if (this.#openHalves.delete(half) && this.#openHalves.size === 0) {
-      if (!this.#native) {
-        // After a close this only frees what is left; nothing is lost by it.
-        call(() => this.#core.discard()).catch(() => {})
-      }
+      // After a close this only frees what is left; nothing is lost by it.
+      call(() => this.#core.discard()).catch(() => {})
       this.#settleClosed()
     }
   }

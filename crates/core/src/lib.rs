@@ -41,6 +41,6 @@ pub use scope::Scope;
 pub use signed_envelope::{EnvelopeError, MAX_ENVELOPE_BYTES, SignedEnvelope};
 pub use stream::{Stream, StreamError, StreamExt, StreamIo};
 pub use transport::{
-    Connection, ConnectionError, DialError, HandshakeError, Incoming, ListenError, Listener, ListenerEvent,
-    Transport,
+    CloseReason, Connection, ConnectionError, DialError, HandshakeError, Incoming, ListenError, Listener,
+    ListenerEvent, Transport,
 };

@@ -129,6 +129,13 @@ pub trait Connection: MaybeSend + MaybeSync + 'static {
     /// fail. Ready when done. The remote sees [`ConnectionError::ClosedByRemote`].
     fn close(&self) -> BoxFuture<'static, ()>;
 
+    /// The same, and tells the remote why, where the transport has a place for it. The remote sees
+    /// [`ConnectionError::ClosedFor`] then.
+    fn close_for(&self, reason: CloseReason) -> BoxFuture<'static, ()> {
+        let _ = reason;
+        self.close()
+    }
+
     /// Ready when the connection is over, for whatever reason.
     fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>>;
 }
@@ -143,6 +150,14 @@ pub enum ConnectionError {
     /// The remote closed it in an orderly way.
     #[error("closed by the remote")]
     ClosedByRemote,
+    /// One side closed it, and said why.
+    #[error("closed by {}: {reason}", if *.by_remote { "the remote" } else { "us" })]
+    ClosedFor {
+        /// Why.
+        reason: CloseReason,
+        /// Whether it was the remote.
+        by_remote: bool,
+    },
     /// Nothing was heard from the remote for too long.
     #[error("the remote went silent")]
     TimedOut,
@@ -160,6 +175,52 @@ pub enum ConnectionError {
     /// The remote broke a protocol that this connection is made of.
     #[error("protocol violation: {0}")]
     Protocol(String),
+}
+
+/// Why one side closes a connection that could go on, in the codes that libp2p's implementations share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// A limit on resources is reached.
+    LimitExceeded,
+    /// The remote asks for too much in too little time.
+    RateLimited,
+    /// Another connection between the two peers takes its place.
+    Supplanted,
+    /// It was worth less than others, or not used.
+    GarbageCollected,
+    /// The node ends.
+    Shutdown,
+    /// The peer is not allowed to connect.
+    Gated,
+}
+
+impl CloseReason {
+    const CODES: [(Self, u32, &'static str); 6] = [
+        (Self::LimitExceeded, 0x1001, "a limit is reached"),
+        (Self::RateLimited, 0x1002, "too much in too little time"),
+        (Self::Supplanted, 0x1004, "another connection takes its place"),
+        (Self::GarbageCollected, 0x1005, "it was not needed, or others were worth more"),
+        (Self::Shutdown, 0x1006, "the node ends"),
+        (Self::Gated, 0x1007, "the peer is not allowed to connect"),
+    ];
+
+    /// The number on the wire.
+    pub fn code(self) -> u32 {
+        Self::CODES.iter().find(|(reason, ..)| *reason == self).map_or(0, |(_, code, _)| *code)
+    }
+
+    /// What a number on the wire means, if it is known.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::CODES.iter().find(|(_, known, _)| *known == code).map(|(reason, ..)| *reason)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = Self::CODES.iter().find(|(reason, ..)| reason == self).map_or("", |(.., text)| text);
+        f.write_str(text)
+    }
 }
 
 /// Why a connection could not be made secure and usable, on either side.

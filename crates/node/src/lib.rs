@@ -98,7 +98,9 @@ mod wall_clock;
 
 pub use addresses::{AddressSource, OwnAddress, Reachability};
 pub use builder::NodeBuilder;
-pub use connections::{ConnectionId, ConnectionInfo, Direction, KeepError, LostReason, MAX_KEPT_PEERS};
+pub use connections::{
+    ClosedCounts, ConnectionId, ConnectionInfo, Direction, KeepError, LostReason, MAX_KEPT_PEERS,
+};
 pub use dial::{ConnectError, DialTarget};
 pub use event::{Events, NodeEvent};
 pub use gating::{Denied, GATE_PATIENCE, Gate, Gating, IpNetwork, Passage, Refusal, Rule, RuleError};

@@ -30,8 +30,19 @@ pub struct Limits {
     pub protocols: usize,
     /// Peers in the [`PeerStore`](crate::PeerStore); the least useful makes room, and what they may take in memory is in proportion.
     pub stored_peers: usize,
-    /// How long a connection through a relay stays without streams once there is a direct one to the same peer.
-    pub relayed_idle: Duration,
+    /// With more connections than this, the least worthy are closed until there are no more than `low_water`. Never one with
+    /// streams on it, nor one to a peer that is [protected](crate::PeerStore::protect) or [kept](crate::Node::keep).
+    pub high_water: usize,
+    /// With no more connections than this, those that others have dialed are theirs to close.
+    pub low_water: usize,
+    /// A younger connection is not closed for want of room: nobody has had the time to use it.
+    pub grace: Duration,
+    /// How long a connection stays that no stream and no tag wants, if it was dialed for the sake of a stream; or if somebody
+    /// else dialed it, and there are more than `low_water`.
+    pub unused_idle: Duration,
+    /// How long a connection stays without streams beside another one to the same peer that does as well: a direct one beside one
+    /// through a relay, or one of two that the peers dialed at the same time.
+    pub superfluous_idle: Duration,
     /// How long [`Node::close`](crate::Node::close) waits for connections to say goodbye.
     pub close_timeout: Duration,
 }
@@ -49,7 +60,11 @@ impl Default for Limits {
             negotiation_timeout: Duration::from_secs(10),
             protocols: 128,
             stored_peers: 4096,
-            relayed_idle: Duration::from_secs(5),
+            high_water: 3584,
+            low_water: 3072,
+            grace: Duration::from_secs(20),
+            unused_idle: Duration::from_secs(30),
+            superfluous_idle: Duration::from_secs(5),
             close_timeout: Duration::from_secs(3),
         }
     }

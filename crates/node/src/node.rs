@@ -15,7 +15,10 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     addresses::OwnAddresses,
     builder::NodeBuilder,
-    connections::{ConnectionId, ConnectionInfo, Connections, Direction, KeepError, KeptPeers},
+    connections::{
+        ClosedCounts, ConnectionId, ConnectionInfo, Connections, Direction, KeepError, KeptPeers, StreamUse,
+        Tidier,
+    },
     dial::{ConnectError, DialTarget, Dials},
     event::{EventSender, Events, NodeEvent},
     gating::{Gating, Passage},
@@ -156,6 +159,21 @@ impl Node {
     ///
     /// The future does not keep the node alive.
     pub fn dial<T: Into<DialTarget>>(
+        &self,
+        target: T,
+    ) -> impl Future<Output = Result<ConnectionInfo, Arc<ConnectError>>> + MaybeSend + use<T> {
+        let (shared, target) = (self.shared().clone(), target.into());
+        boxed(async move {
+            let connection = shared.dial(target).await?;
+            shared.connections.lock().want(connection.peer);
+            Ok(connection)
+        })
+    }
+
+    /// The same, for protocols that need a connection for a stream: it is closed when for [`Limits::unused_idle`] no stream and
+    /// no tag has wanted it. One that the application dials, or has dialed, stays until it is
+    /// [disconnected](Self::disconnect), or has to make room.
+    pub fn dial_for_streams<T: Into<DialTarget>>(
         &self,
         target: T,
     ) -> impl Future<Output = Result<ConnectionInfo, Arc<ConnectError>>> + MaybeSend + use<T> {
@@ -365,6 +383,20 @@ impl Node {
         count
     }
 
+    /// Closes the connections that are worth least, until no more than `keep` are left; but none with streams on it, to a
+    /// protected peer, or younger than [`Limits::grace`]. How many. The node does so by itself past [`Limits::high_water`].
+    ///
+    /// Least is what another connection to the same peer does as well; then the peer's [tags](PeerStore::tag) count, who wants the
+    /// connection, whether it takes a detour through a relay, who dialed, and for how long it was idle.
+    pub async fn trim_connections(&self, keep: usize) -> usize {
+        self.shared().trim(keep).await
+    }
+
+    /// How many connections were closed for want of room or of use.
+    pub fn closed_counts(&self) -> ClosedCounts {
+        self.shared().tidier.counts()
+    }
+
     /// Closes one connection, in an orderly way.
     pub async fn close_connection(&self, id: ConnectionId) {
         let connection = self.shared().connections.lock().by_id(id);
@@ -426,6 +458,7 @@ pub(crate) struct Shared {
     pub(crate) resources: Resources,
     pub(crate) connections: Mutex<Connections>,
     pub(crate) kept_peers: KeptPeers,
+    pub(crate) tidier: Tidier,
     /// Changes with `connections` and with `expected_direct`.
     pub(crate) connection_changes: watch::Sender<()>,
     /// Guards per peer to which somebody makes a direct connection.
@@ -454,6 +487,7 @@ impl Shared {
             keypair.peer_id().to_bytes().iter().fold(0, |seed: u64, byte| seed << 8 | u64::from(*byte));
         Self {
             kept_peers: KeptPeers::new(seed),
+            tidier: Tidier::default(),
             keypair,
             transports: RwLock::new(transports),
             peer_store: PeerStore::new(limits.stored_peers, events.clone()),
@@ -501,7 +535,8 @@ impl Shared {
         on_limited: bool,
     ) -> BoxFuture<'static, Result<OpenedStream, OpenStreamError>> {
         boxed(async move {
-            let (info, connection) = self.choose(target, &protocols, on_limited).await?;
+            let (info, connection, stream_use) = self.choose(target, &protocols, on_limited).await?;
+            let stream_use = stream_use.of(&protocols);
             let (peer, deadline) = (info.peer, self.limits.negotiation_timeout);
             let refused = |source| OpenStreamError::LimitExceeded { peer, source };
             let mut resources = match &*protocols {
@@ -518,6 +553,9 @@ impl Shared {
                         resources.negotiated(stream.protocol()).map_err(refused)?;
                     }
                     stream.attach(resources);
+                    if let Some(stream_use) = stream_use {
+                        stream.attach(stream_use);
+                    }
                     Ok(OpenedStream { stream, connection: info })
                 }
                 Ok(Err(source)) => Err(OpenStreamError::Negotiation { peer, source }),
@@ -532,31 +570,22 @@ impl Shared {
         target: StreamTarget,
         protocols: &[ProtocolName],
         on_limited: bool,
-    ) -> Result<(ConnectionInfo, Arc<dyn Connection>), OpenStreamError> {
+    ) -> Result<(ConnectionInfo, Arc<dyn Connection>, StreamUse), OpenStreamError> {
         let mut changes = self.connection_changes.subscribe();
         loop {
             changes.borrow_and_update();
-            let (info, connection) = self.connection(target)?;
+            let connection = self.connections.lock().use_for_stream(target);
+            let (info, connection, stream_use) = connection.ok_or(match target {
+                StreamTarget::Peer(peer) => OpenStreamError::NotConnected { peer },
+                StreamTarget::Connection(connection) => OpenStreamError::ConnectionClosed { connection },
+            })?;
             if on_limited || !info.is_limited() {
-                return Ok((info, connection));
+                return Ok((info, connection, stream_use));
             }
             let waits = matches!(target, StreamTarget::Peer(_)) && self.expects_direct(info.peer);
             if !waits || changes.changed().await.is_err() {
                 let protocol = protocols.first().cloned().unwrap_or(NO_PROTOCOL);
                 return Err(OpenStreamError::Limited { peer: info.peer, protocol });
-            }
-        }
-    }
-
-    fn connection(
-        &self,
-        target: StreamTarget,
-    ) -> Result<(ConnectionInfo, Arc<dyn Connection>), OpenStreamError> {
-        let connections = self.connections.lock();
-        match target {
-            StreamTarget::Peer(peer) => connections.best(peer).ok_or(OpenStreamError::NotConnected { peer }),
-            StreamTarget::Connection(id) => {
-                connections.by_id(id).ok_or(OpenStreamError::ConnectionClosed { connection: id })
             }
         }
     }
@@ -596,6 +625,7 @@ impl Shared {
         self.listeners.lock().close();
         let left = self.connections.lock().refuse_further();
         self.kept_peers.close();
+        self.tidier.close();
         for (id, _) in left {
             self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
         }

@@ -16,6 +16,8 @@ use serde::Deserialize;
 pub(crate) struct FileLimits {
     memory: Option<usize>,
     descriptors: Option<usize>,
+    high_water: Option<usize>,
+    low_water: Option<usize>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
@@ -110,6 +112,19 @@ impl FileLimits {
             self.memory.unwrap_or(of_machine.memory),
             self.descriptors.unwrap_or(of_machine.descriptors),
         );
+        for (key, written, mark) in [
+            ("high_water", self.high_water, &mut limits.high_water),
+            ("low_water", self.low_water, &mut limits.low_water),
+        ] {
+            match written {
+                Some(0) => bail!("limits.{key}: must be at least 1"),
+                Some(written) => *mark = written,
+                None => {}
+            }
+        }
+        if self.low_water.is_some_and(|low| low > limits.high_water) {
+            bail!("limits.low_water: is above high_water, which is {}", limits.high_water);
+        }
         let resources = &mut limits.resources;
         for (name, written, amounts) in [
             ("system", &self.system, &mut resources.system),

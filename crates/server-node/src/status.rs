@@ -84,6 +84,10 @@ struct Metrics {
     resident_memory: Gauge,
     open_files: Gauge,
     resources: ResourceMetrics,
+    kept_peers: Gauge,
+    trimmed: Counter<u64>,
+    unused: Counter<u64>,
+    superfluous: Counter<u64>,
     relay: Option<RelayMetrics>,
 }
 
@@ -106,6 +110,8 @@ impl Metrics {
         let tasks = Gauge::<i64>::default();
         let resident_memory = Gauge::<i64>::default();
         let open_files = Gauge::<i64>::default();
+        let kept_peers = Gauge::<i64>::default();
+        let [trimmed, unused, superfluous] = [(); 3].map(|()| Counter::<u64>::default());
         let established = Family::<ByDirection, Counter>::default();
         let closed = Counter::<u64>::default();
         let incoming_failed = Counter::<u64>::default();
@@ -115,6 +121,22 @@ impl Metrics {
         registry.register("tasks", "Handshakes, stream handlers and protocol tasks", tasks.clone());
         registry.register("resident_memory_bytes", "Resident memory of the process", resident_memory.clone());
         registry.register("open_files", "Open file descriptors of the process", open_files.clone());
+        registry.register(
+            "kept_peers",
+            "Peers that are reconnected whenever they are lost",
+            kept_peers.clone(),
+        );
+        registry.register("connections_trimmed", "Connections closed to make room", trimmed.clone());
+        registry.register(
+            "connections_unused",
+            "Connections closed because nobody needed them",
+            unused.clone(),
+        );
+        registry.register(
+            "connections_superfluous",
+            "Connections closed because another to the same peer did as well",
+            superfluous.clone(),
+        );
         registry.register("connections_established", "Connections that became usable", established.clone());
         registry.register("connections_closed", "Connections that ended", closed.clone());
         registry.register(
@@ -150,7 +172,19 @@ impl Metrics {
                 }
             }
         });
-        Self { registry, connections, tasks, resident_memory, open_files, resources, relay }
+        Self {
+            registry,
+            connections,
+            tasks,
+            resident_memory,
+            open_files,
+            resources,
+            kept_peers,
+            trimmed,
+            unused,
+            superfluous,
+            relay,
+        }
     }
 
     fn text(&self, node: &Node) -> String {
@@ -159,6 +193,15 @@ impl Metrics {
         set(&self.resident_memory, resident_memory().unwrap_or_default());
         set(&self.open_files, std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or_default());
         self.resources.update(node);
+        set(&self.kept_peers, node.kept().len());
+        let closed = node.closed_counts();
+        for (counter, count) in [
+            (&self.trimmed, closed.trimmed),
+            (&self.unused, closed.unused),
+            (&self.superfluous, closed.superfluous),
+        ] {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         if let Some(relay) = &self.relay {
             relay.update();
         }

@@ -1,7 +1,9 @@
 //! Errors as the page sees them: a JavaScript `Error` with a `code` that never changes. The codes are listed in the SDK's
 //! `error.ts`.
 
-use peerloom_core::{ConnectionError, DialError, HandshakeError, ListenError, NegotiationError, StreamError};
+use peerloom_core::{
+    CloseReason, ConnectionError, DialError, HandshakeError, ListenError, NegotiationError, StreamError,
+};
 use peerloom_node::{ConnectError, HandleError, KeepError, LostReason, OpenStreamError, ping::PingError};
 use wasm_bindgen::JsValue;
 
@@ -146,6 +148,7 @@ impl Coded for ConnectionError {
         match self {
             Self::TimedOut => "ERR_TIMED_OUT",
             Self::CircuitEnded { .. } => "ERR_CIRCUIT_ENDED",
+            Self::ClosedFor { reason: CloseReason::GarbageCollected, .. } => "ERR_CONNECTION_TRIMMED",
             Self::Protocol(_) => "ERR_PROTOCOL_VIOLATION",
             _ => "ERR_CONNECTION_CLOSED",
         }

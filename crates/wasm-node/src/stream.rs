@@ -8,7 +8,9 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use js_sys::{Object, Promise, Uint8Array};
-use peerloom_core::{NegotiatedStream, NegotiationError, Stream, StreamError};
+use peerloom_core::{
+    NegotiatedStream, NegotiationError, Stream, StreamError, multistream_select::Attachment,
+};
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
@@ -22,6 +24,8 @@ use crate::{
 pub struct WasmStream {
     /// `None` once the browser's own streams were taken out.
     inner: Rc<RefCell<Option<NegotiatedStream>>>,
+    /// What was attached to the stream, once the browser's own streams were taken out: it counts as open until they have ended.
+    attached: RefCell<Vec<Box<dyn Attachment>>>,
     protocol: String,
     native: bool,
 }
@@ -29,7 +33,12 @@ pub struct WasmStream {
 impl WasmStream {
     /// `native` says that a browser's own streams are below, which the page can have instead.
     pub(crate) fn new(stream: NegotiatedStream, native: bool) -> Self {
-        Self { protocol: stream.protocol().to_string(), inner: Rc::new(RefCell::new(Some(stream))), native }
+        Self {
+            protocol: stream.protocol().to_string(),
+            inner: Rc::new(RefCell::new(Some(stream))),
+            attached: RefCell::default(),
+            native,
+        }
     }
 
     /// A promise for what `poll` gives, once it is ready.
@@ -99,9 +108,10 @@ impl WasmStream {
         }
     }
 
-    /// Lets go of the stream; what was not closed is reset.
+    /// Lets go of the stream; what was not closed is reset. Of one that was taken out, it says that both directions have ended.
     pub fn discard(&self) {
         self.inner.take();
+        self.attached.take();
     }
 
     /// Waits until the remote has accepted the protocol.
@@ -124,7 +134,8 @@ impl WasmStream {
         if !self.native {
             return None;
         }
-        let stream = self.inner.take()?;
+        let mut stream = self.inner.take()?;
+        self.attached.replace(stream.take_attached());
         // Confirmed, so this is ready at once.
         let mut parts = pin!(stream.into_inner_parts());
         let Poll::Ready(Ok((stream, unread))) =

@@ -2,27 +2,37 @@
 
 mod keep;
 mod kept_peers;
+mod simultaneous;
+mod tidier;
+mod tidy;
+mod usage;
+mod worth;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use peerloom_core::{
-    Circuit, Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, PublicKey, Stream,
+    Circuit, CloseReason, Connection, ConnectionError, Multiaddr, PeerId, ProtocolName, PublicKey, Stream,
     multistream_select::negotiate_inbound,
-    runtime::{Instant, Task, spawn, timeout},
+    runtime::{Instant, Task, await_remote, spawn},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use self::kept_peers::KeptPeers;
+use self::simultaneous::superseded;
 pub use self::{
     keep::MAX_KEPT_PEERS,
     kept_peers::{KeepError, LostReason},
+    tidier::ClosedCounts,
+};
+pub(crate) use self::{
+    kept_peers::KeptPeers,
+    tidier::Tidier,
+    usage::{StreamUse, Usage},
 };
 use crate::{
     dial::ConnectError,
     event::NodeEvent,
     gating::Passage,
-    node::Shared,
-    relayed::RelayedConnection,
+    node::{Shared, StreamTarget},
     resources::{ConnectionResources, RESET_CODE, ResourceScope},
     router::{Handler, IncomingStream},
 };
@@ -108,14 +118,26 @@ impl ConnectionInfo {
 pub(crate) struct Connections {
     next_id: u64,
     by_id: BTreeMap<ConnectionId, Entry>,
-    by_peer: BTreeMap<PeerId, Vec<ConnectionId>>,
+    by_peer: BTreeMap<PeerId, OfPeer>,
     closed: bool,
+}
+
+#[derive(Default)]
+struct OfPeer {
+    ids: Vec<ConnectionId>,
+    /// The application has dialed the peer.
+    wanted: bool,
+    /// The peer has dialed this node.
+    has_dialed: bool,
 }
 
 struct Entry {
     info: ConnectionInfo,
     connection: Arc<dyn Connection>,
     resources: ConnectionResources,
+    usage: Arc<Usage>,
+    /// The peer dialed when this node did, and of the two connections both prefer this one.
+    superseded_by: Option<ConnectionId>,
     /// Ends with the entry.
     _serving: Task,
 }
@@ -133,16 +155,46 @@ impl Connections {
         self.by_id.get(&id).map(|entry| (entry.info.clone(), entry.connection.clone()))
     }
 
-    pub(crate) fn is_direct(&self, peer: PeerId) -> bool {
-        self.best(peer).is_some_and(|(info, _)| info.is_direct())
+    /// The connection for a new stream, on which the stream counts from now on.
+    pub(crate) fn use_for_stream(
+        &self,
+        target: StreamTarget,
+    ) -> Option<(ConnectionInfo, Arc<dyn Connection>, StreamUse)> {
+        let entry = match target {
+            StreamTarget::Peer(peer) => self.best_entry(peer)?,
+            StreamTarget::Connection(id) => self.by_id.get(&id)?,
+        };
+        Some((entry.info.clone(), entry.connection.clone(), entry.usage.count()))
+    }
+
+    /// Whether another connection to the same peer does all that this one could: a direct one beside one through a relay, or
+    /// the one that both sides prefer of two that were dialed at the same time.
+    fn is_superfluous(&self, entry: &Entry) -> bool {
+        if let Some(by) = entry.superseded_by {
+            return self.by_id.contains_key(&by);
+        }
+        let direct = |id: &ConnectionId| self.by_id.get(id).is_some_and(|entry| entry.info.is_direct());
+        !entry.info.is_direct()
+            && self.by_peer.get(&entry.info.peer).is_some_and(|of_peer| of_peer.ids.iter().any(direct))
     }
 
     /// The connection for a new stream to `peer`: a direct one before a relayed one before a limited one, and of several the
-    /// newest, which is the likeliest to be alive.
+    /// newest, which is the likeliest to be alive; unless both sides dialed at the same time, and prefer another.
     pub(crate) fn best(&self, peer: PeerId) -> Option<(ConnectionInfo, Arc<dyn Connection>)> {
-        let entries = self.by_peer.get(&peer)?.iter().filter_map(|id| self.by_id.get(id));
-        let best = entries.max_by_key(|entry| (entry.info.preference(), entry.info.id))?;
+        let best = self.best_entry(peer)?;
         Some((best.info.clone(), best.connection.clone()))
+    }
+
+    fn best_entry(&self, peer: PeerId) -> Option<&Entry> {
+        let entries = self.by_peer.get(&peer)?.ids.iter().filter_map(|id| self.by_id.get(id));
+        entries.max_by_key(|entry| (entry.info.preference(), !self.is_superfluous(entry), entry.info.id))
+    }
+
+    /// The application wants connections to this peer: they do not close for want of use.
+    pub(crate) fn want(&mut self, peer: PeerId) {
+        if let Some(of_peer) = self.by_peer.get_mut(&peer) {
+            of_peer.wanted = true;
+        }
     }
 
     /// A connection that a dial of `address` would only repeat.
@@ -156,7 +208,7 @@ impl Connections {
     }
 
     pub(crate) fn of_peer(&self, peer: PeerId) -> Vec<(ConnectionId, Arc<dyn Connection>)> {
-        let ids = self.by_peer.get(&peer).map(Vec::as_slice).unwrap_or_default();
+        let ids = self.by_peer.get(&peer).map(|of_peer| of_peer.ids.as_slice()).unwrap_or_default();
         ids.iter().filter_map(|id| Some((*id, self.by_id(*id)?.1))).collect()
     }
 
@@ -173,9 +225,9 @@ impl Connections {
     fn remove(&mut self, id: ConnectionId) -> Option<(Entry, bool)> {
         let entry = self.by_id.remove(&id)?;
         let mut last = true;
-        if let Some(ids) = self.by_peer.get_mut(&entry.info.peer) {
-            ids.retain(|other| *other != id);
-            last = ids.is_empty();
+        if let Some(of_peer) = self.by_peer.get_mut(&entry.info.peer) {
+            of_peer.ids.retain(|other| *other != id);
+            last = of_peer.ids.is_empty();
         }
         if last {
             self.by_peer.remove(&entry.info.peer);
@@ -193,12 +245,7 @@ impl Shared {
         local_address: Option<Multiaddr>,
         mut resources: ConnectionResources,
     ) -> Result<ConnectionInfo, ConnectError> {
-        let (connection, streams): (Arc<dyn Connection>, _) = if connection.circuit().is_some() {
-            let (relayed, streams) = RelayedConnection::new(connection);
-            (Arc::new(relayed), Some(streams))
-        } else {
-            (Arc::from(connection), None)
-        };
+        let connection: Arc<dyn Connection> = Arc::from(connection);
         let peer = connection.remote_peer();
         let mut connections = self.connections.lock();
         if connections.closed {
@@ -209,13 +256,12 @@ impl Shared {
         }
         // Once more, under the lock: what is denied from now on finds the connection there to close.
         self.gating.check_rules(&Passage::of(&*connection, direction))?;
-        let of_peer = connections.by_peer.get(&peer).map_or(0, Vec::len);
+        let siblings = connections.by_peer.get(&peer).map(|of_peer| of_peer.ids.clone()).unwrap_or_default();
+        let of_peer = siblings.len();
         // A peer at its own limit loses its oldest connection for the new one: that of a page which was reloaded, say, and
         // whose goodbye never came.
-        let replaced = match of_peer >= self.resources.limit(&ResourceScope::Peer(peer)).connections {
-            true => connections.by_peer.get(&peer).and_then(|ids| ids.first().copied()),
-            false => None,
-        };
+        let most = self.resources.limit(&ResourceScope::Peer(peer)).connections;
+        let replaced = siblings.first().copied().filter(|_| of_peer >= most);
         let id = ConnectionId(connections.next_id);
         let oldest = replaced.and_then(|id| connections.by_id.get_mut(&id));
         resources.establish(id, peer, oldest.map(|entry| &mut entry.resources))?;
@@ -232,22 +278,24 @@ impl Shared {
             allow_listed: resources.is_allow_listed(),
         };
         let before = connections.best(peer).map(|(info, _)| info).filter(|before| !before.is_direct());
-        let serving = {
-            let serving = serve(self.clone(), info.clone(), connection.clone());
-            let shared = self.clone();
-            match streams {
-                Some(streams) => spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = serving => {}
-                        () = shared.relayed_is_idle(id, peer, &streams) => shared.replace(id),
-                    }
-                }),
-                None => spawn(serving),
+        let usage = Arc::new(Usage::new(info.established, self.tidier.news.clone()));
+        let serving = spawn(serve(self.clone(), info.clone(), connection.clone(), usage.clone()));
+        let mut superseded_by = None;
+        for sibling in &siblings {
+            let Some(sibling) = connections.by_id.get_mut(sibling) else { continue };
+            match superseded(self.peer_id(), &info, &sibling.info) {
+                Some((loser, winner)) if loser == id => superseded_by = Some(winner),
+                Some((_, winner)) => sibling.superseded_by = Some(winner),
+                None => {}
             }
-        };
-        connections.by_id.insert(id, Entry { info: info.clone(), connection, resources, _serving: serving });
-        connections.by_peer.entry(peer).or_default().push(id);
+        }
+        let entry =
+            Entry { info: info.clone(), connection, resources, usage, superseded_by, _serving: serving };
+        connections.by_id.insert(id, entry);
+        let of_same_peer = connections.by_peer.entry(peer).or_default();
+        of_same_peer.ids.push(id);
+        of_same_peer.has_dialed |= direction == Direction::Inbound;
+        self.tidy_later(&connections);
         if of_peer == 0 {
             self.peer_store.connected(peer);
         }
@@ -266,13 +314,13 @@ impl Shared {
         Ok(info)
     }
 
-    /// Ends a connection that another one has made superfluous.
+    /// Ends a connection in whose place there is another one.
     fn replace(&self, id: ConnectionId) {
-        let connection = self.connections.lock().by_id(id);
-        if let Some((_, connection)) = connection {
-            let resources = self.remove_connection(id, Arc::new(ConnectionError::ClosedLocally));
+        let reason = CloseReason::Supplanted;
+        let error = Arc::new(ConnectionError::ClosedFor { reason, by_remote: false });
+        if let Some((connection, resources)) = self.remove_connection_if(id, error, |_| true) {
             self.tasks.spawn(async move {
-                connection.close().await;
+                connection.close_for(reason).await;
                 drop(resources);
             });
         }
@@ -285,8 +333,19 @@ impl Shared {
         id: ConnectionId,
         reason: Arc<ConnectionError>,
     ) -> Option<ConnectionResources> {
+        self.remove_connection_if(id, reason, |_| true).map(|(_, resources)| resources)
+    }
+
+    fn remove_connection_if(
+        &self,
+        id: ConnectionId,
+        reason: Arc<ConnectionError>,
+        condition: impl FnOnce(&Entry) -> bool,
+    ) -> Option<(Arc<dyn Connection>, ConnectionResources)> {
         let mut connections = self.connections.lock();
-        let (Entry { info, connection, mut resources, _serving: serving }, last) = connections.remove(id)?;
+        connections.by_id.get(&id).filter(|entry| condition(entry))?;
+        let (Entry { info, connection, mut resources, _serving: serving, .. }, last) =
+            connections.remove(id)?;
         resources.leave_peer();
         let peer = info.peer;
         if last {
@@ -304,13 +363,18 @@ impl Shared {
         self.connection_changes.send_replace(());
         #[cfg(not(target_arch = "wasm32"))]
         self.observer_gone(id);
-        drop((connection, serving));
-        Some(resources)
+        drop(serving);
+        Some((connection, resources))
     }
 }
 
 /// Gives each stream that the remote opens to its handler, until the connection is over.
-async fn serve(shared: Arc<Shared>, info: ConnectionInfo, connection: Arc<dyn Connection>) {
+async fn serve(
+    shared: Arc<Shared>,
+    info: ConnectionInfo,
+    connection: Arc<dyn Connection>,
+    usage: Arc<Usage>,
+) {
     let most = shared.resources.limit(&ResourceScope::Connection(info.id)).inbound_streams;
     let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let mut closed = connection.closed();
@@ -324,7 +388,9 @@ async fn serve(shared: Arc<Shared>, info: ConnectionInfo, connection: Arc<dyn Co
             // What came before the end is served; and a simulation must not depend on chance.
             biased;
             (slot, stream) = next => match (slot, stream) {
-                (Ok(slot), Ok(stream)) => shared.tasks.spawn(route(shared.clone(), info.clone(), stream, slot)),
+                (Ok(slot), Ok(stream)) => {
+                    shared.tasks.spawn(route(shared.clone(), info.clone(), stream, slot, usage.count()));
+                }
                 (_, Err(reason)) => break reason,
                 // The semaphore is never closed.
                 (Err(_), Ok(_)) => continue,
@@ -340,6 +406,7 @@ async fn route(
     connection: ConnectionInfo,
     mut stream: Box<dyn Stream>,
     slot: OwnedSemaphorePermit,
+    stream_use: StreamUse,
 ) {
     let mut resources = match shared.resources.stream(&connection, Direction::Inbound) {
         Ok(resources) => resources,
@@ -353,7 +420,8 @@ async fn route(
         let limited = connection.is_limited();
         move |name: &str| shared.router.supports(name, limited)
     };
-    let negotiation = timeout(shared.limits.negotiation_timeout, negotiate_inbound(stream, supports)).await;
+    let negotiation =
+        await_remote(shared.limits.negotiation_timeout, negotiate_inbound(stream, supports)).await;
     let mut stream = match negotiation {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -376,6 +444,9 @@ async fn route(
     let handler: Option<Handler> = shared.router.handler(&protocol);
     // The handler may have been taken away since; then the stream is reset by being dropped.
     let Some(handler) = handler else { return };
+    if let Some(stream_use) = stream_use.of(std::slice::from_ref(&protocol)) {
+        stream.attach(stream_use);
+    }
     // Handlers do not hold the node: one that runs for ever must not keep it alive.
     drop(shared);
     handler(IncomingStream { stream, connection }).await;

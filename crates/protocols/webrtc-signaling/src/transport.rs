@@ -138,7 +138,7 @@ impl Shared {
             if let Some(newest) = ways.max_by_key(|connection| connection.id) {
                 return Ok(newest);
             }
-            node.dial(target.relayed.clone())
+            node.dial_for_streams(target.relayed.clone())
         };
         dial.await.map_err(|error| error.to_string())
     }

@@ -67,7 +67,7 @@ pub(crate) async fn upgrade_relayed(shared: Arc<Shared>, mut events: Events) {
                     && let Some(address) = upgrades.begin(peer, Instant::now())
                     && !shared.sessions.lock().contains(peer)
                 {
-                    let dial = node.dial(address);
+                    let dial = node.dial_for_streams(address);
                     dials.push(Box::pin(async move {
                         // The node tells of failures.
                         let _ = dial.await;

@@ -3,20 +3,18 @@
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use peerloom_core::{
     Multiaddr, NegotiatedStream, PeerId, ProtocolName,
     framing::{FramingError, MessageDecoder},
     runtime::{Instant, timeout},
 };
-use peerloom_node::{ConnectError, ConnectionInfo, Node};
+use peerloom_node::{ConnectError, ConnectionInfo, Node, Tag};
 
 use super::{
     handlers::Handlers,
     pipe::pipe,
     protocol::{MAX_REQUEST_LENGTH, PeerInfo, Request, RequestError, Response, StreamInfo},
     socket::Socket,
-    tags::Tags,
 };
 
 /// What a client that is refused has to read why, before its socket is closed.
@@ -26,7 +24,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Daemon {
     pub(super) node: Node,
     pub(super) handlers: Arc<Handlers>,
-    pub(super) tags: Mutex<Tags>,
     /// Connections that are left when they are trimmed.
     pub(super) trim_to: usize,
 }
@@ -99,14 +96,15 @@ impl Daemon {
                 self.handlers.register(&self.node, &address, &protocols).map_err(|error| error.to_string())
             }
             Request::TagPeer { peer, tag, weight } => {
-                self.tags.lock().tag(peer, tag, weight).map_err(|error| error.to_string())
+                let tagged = self.node.peer_store().tag(peer, &tag, Tag::new(weight));
+                tagged.map_err(|error| error.to_string())
             }
             Request::UntagPeer { peer, tag } => {
-                self.tags.lock().untag(peer, &tag);
+                self.node.peer_store().untag(peer, &tag);
                 Ok(())
             }
             Request::TrimConnections => {
-                self.trim().await;
+                self.node.trim_connections(self.trim_to).await;
                 Ok(())
             }
             Request::PeerProtocols { peer } => match self.node.peer_store().details(peer) {
@@ -179,13 +177,6 @@ impl Daemon {
         let protocol = opened.stream.protocol().clone();
         let address = opened.connection.remote_address;
         Ok((opened.stream, StreamInfo { peer, address, protocol }))
-    }
-
-    async fn trim(&self) {
-        let connections = self.node.connections();
-        let superfluous = self.tags.lock().to_trim(connections, self.trim_to, Instant::now());
-        let goodbyes = superfluous.into_iter().map(|connection| self.node.close_connection(connection));
-        futures_util::future::join_all(goodbyes).await;
     }
 }
 

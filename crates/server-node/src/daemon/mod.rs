@@ -9,7 +9,6 @@ mod handlers;
 mod pipe;
 mod protocol;
 mod socket;
-mod tags;
 mod wire;
 
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
@@ -42,7 +41,6 @@ pub(crate) async fn daemon(arguments: DaemonArguments) -> anyhow::Result<()> {
         // The protocols are up to the clients, as far as they are not the node's own.
         node: running.node.clone(),
         handlers: Handlers::new(),
-        tags: Default::default(),
         trim_to: arguments.trim_to,
     };
     tokio::select! {

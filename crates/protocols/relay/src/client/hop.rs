@@ -94,7 +94,7 @@ impl Shared {
             return Ok(existing);
         }
         // The node is not held while the relay takes its time.
-        let dialing = self.node()?.dial(address.relay_target());
+        let dialing = self.node()?.dial_for_streams(address.relay_target());
         dialing.await.map_err(|source| HopError::Unreachable { relay, source })
     }
 

@@ -19,6 +19,9 @@ use crate::address::CircuitAddress;
 /// What a relay that has not answered has to answer a ping, before the connection to it is given up.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why the connection to a relay is not to be closed.
+const PROTECTION: &str = "relay";
+
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     address: CircuitAddress,
@@ -120,6 +123,7 @@ impl Keeper {
     }
 
     fn tell_reserved(&mut self, reserved: Reserved) {
+        self.protect();
         let renewed = self.keeping.is_reserved();
         let expires_in = self.keeping.reserved(Now::read(), reserved.expires, random());
         self.connection = reserved.connection;
@@ -134,8 +138,24 @@ impl Keeper {
     }
 
     fn tell_lost(&self, reason: String, retry_in: Duration) {
+        self.unprotect();
         self.publish(Vec::new());
         self.tell(NodeEvent::RelayLost { relay: self.address.relay, reason, retry_in: Some(retry_in) });
+    }
+
+    /// Nothing goes over the connection to the relay until somebody wants to reach this node.
+    fn protect(&self) {
+        if let Some(node) = self.shared.node.upgrade()
+            && let Err(error) = node.peer_store().protect(self.address.relay, PROTECTION)
+        {
+            tracing::debug!(%error, "the connection to the relay is not protected");
+        }
+    }
+
+    fn unprotect(&self) {
+        if let Some(node) = self.shared.node.upgrade() {
+            node.peer_store().unprotect(self.address.relay, PROTECTION);
+        }
     }
 
     fn publish(&self, addresses: Vec<Multiaddr>) {
@@ -150,6 +170,12 @@ impl Keeper {
         if let Some(node) = self.shared.node.upgrade() {
             node.emit(event);
         }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.unprotect();
     }
 }
 

@@ -12,7 +12,7 @@ use peerloom_core::{
     multistream_select::NegotiatedStream,
     runtime::{Instant, timeout},
 };
-use peerloom_node::{ConnectionInfo, IncomingStream, Node, Passage};
+use peerloom_node::{ConnectionInfo, IncomingStream, Node, Passage, Tag};
 
 use super::{Server, forward::forward, state::Origin};
 use crate::{
@@ -24,6 +24,10 @@ use crate::{
 
 /// Bytes of a STATUS message that are left to what is not an address: the voucher, above all.
 const WITHOUT_ADDRESSES: usize = 1024;
+
+/// A peer with a reservation has this tag, with this weight.
+const TAG: &str = "relay-reservation";
+const RESERVATION_WEIGHT: i64 = 16;
 
 /// Hears the client out, and does what it asks; a circuit lasts as long as this does.
 pub(super) async fn answer(server: Arc<Server>, incoming: IncomingStream) {
@@ -71,6 +75,13 @@ impl Server {
         let ip = (self.config.origin)(&connection.remote_address);
         let asn = self.config.asn.as_ref().zip(ip).and_then(|(lookup, ip)| lookup(ip));
         self.state.lock().reserve(Instant::now(), peer, Origin { ip, asn })?;
+        // Nothing goes over the connection until somebody wants to reach the peer: that it is needed shows by the tag only, which
+        // fades when the reservation is not renewed. Without a tag the peer is relayed all the same.
+        let half_life = self.config.limits.reservation_ttl.checked_div(4).unwrap_or_default();
+        let tag = Tag::halving_every(RESERVATION_WEIGHT, half_life);
+        if let Err(error) = node.peer_store().tag(peer, TAG, tag) {
+            tracing::debug!(%error, "a reservation is made without a tag");
+        }
         // If the connection has ended meanwhile, nobody else takes the reservation away again.
         self.left(peer);
         self.counters.reservations.fetch_add(1, Relaxed);
