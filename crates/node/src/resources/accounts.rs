@@ -2,7 +2,7 @@
 
 #![warn(clippy::arithmetic_side_effects)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Amounts, LimitExceeded, Refused, Resource, ResourceLimits, ResourceScope, ScopeKind, ScopeUsage,
@@ -17,7 +17,8 @@ pub(super) struct AccountId(usize);
 #[derive(Debug)]
 pub(super) struct Accounts {
     limits: ResourceLimits,
-    by_scope: BTreeMap<ResourceScope, AccountId>,
+    /// Looked up for each stream. Its order is seen by nobody.
+    by_scope: HashMap<ResourceScope, AccountId>,
     /// With gaps, which are filled first.
     accounts: Vec<Option<Account>>,
     gaps: Vec<AccountId>,
@@ -36,7 +37,7 @@ impl Accounts {
     pub(super) fn new(limits: ResourceLimits) -> Self {
         Self {
             limits,
-            by_scope: BTreeMap::new(),
+            by_scope: HashMap::new(),
             accounts: Vec::new(),
             gaps: Vec::new(),
             refused: BTreeMap::new(),
@@ -53,8 +54,8 @@ impl Accounts {
         scopes: &[ResourceScope],
         amounts: &Amounts,
     ) -> Result<Vec<AccountId>, LimitExceeded> {
-        self.check(scopes, amounts)?;
-        Ok(self.open(scopes, amounts))
+        let found = self.check(scopes, amounts)?;
+        Ok(self.open(scopes, found, amounts))
     }
 
     /// The same in the place of another reservation, which stays if this one cannot be had.
@@ -66,8 +67,8 @@ impl Accounts {
     ) -> Result<Vec<AccountId>, LimitExceeded> {
         self.change(held_in, |account| account.subtract(held));
         match self.check(scopes, amounts) {
-            Ok(()) => {
-                let opened = self.open(scopes, amounts);
+            Ok(found) => {
+                let opened = self.open(scopes, found, amounts);
                 self.change(held_in, |account| account.add(held));
                 self.release(held_in, held);
                 Ok(opened)
@@ -120,14 +121,16 @@ impl Accounts {
     }
 
     pub(super) fn usage(&self) -> Vec<ScopeUsage> {
-        let accounts = self.by_scope.values().filter_map(|id| self.get(*id));
-        accounts
+        let open = self.accounts.iter().flatten();
+        let mut usage: Vec<_> = open
             .map(|account| ScopeUsage {
                 scope: account.scope.clone(),
                 held: account.held,
                 limits: account.limits,
             })
-            .collect()
+            .collect();
+        usage.sort_unstable_by(|one, other| one.scope.cmp(&other.scope));
+        usage
     }
 
     pub(super) fn refused(&self) -> Vec<Refused> {
@@ -135,14 +138,20 @@ impl Accounts {
         refused.map(|(&(kind, resource), &times)| Refused { kind, resource, times }).collect()
     }
 
-    fn check(&mut self, scopes: &[ResourceScope], amounts: &Amounts) -> Result<(), LimitExceeded> {
-        let refused = scopes.iter().find_map(|scope| match self.by_scope.get(scope) {
+    /// The accounts of the scopes that have one, unless `amounts` is too much for any of them.
+    fn check(
+        &mut self,
+        scopes: &[ResourceScope],
+        amounts: &Amounts,
+    ) -> Result<Vec<Option<AccountId>>, LimitExceeded> {
+        let found: Vec<_> = scopes.iter().map(|scope| self.by_scope.get(scope).copied()).collect();
+        let refused = scopes.iter().zip(&found).find_map(|(scope, found)| match found {
             Some(id) => self.get(*id)?.refusal(amounts),
             None => refusal(scope, &Amounts::NONE, &self.limits.of(scope), amounts),
         });
         match refused {
             Some(refused) => Err(self.note(refused)),
-            None => Ok(()),
+            None => Ok(found),
         }
     }
 
@@ -152,13 +161,15 @@ impl Accounts {
         refused
     }
 
-    fn open(&mut self, scopes: &[ResourceScope], amounts: &Amounts) -> Vec<AccountId> {
+    fn open(
+        &mut self,
+        scopes: &[ResourceScope],
+        found: Vec<Option<AccountId>>,
+        amounts: &Amounts,
+    ) -> Vec<AccountId> {
         let mut opened = Vec::with_capacity(scopes.len());
-        for scope in scopes {
-            let id = match self.by_scope.get(scope) {
-                Some(id) => *id,
-                None => self.insert(scope),
-            };
+        for (scope, found) in scopes.iter().zip(found) {
+            let id = found.unwrap_or_else(|| self.insert(scope));
             if let Some(account) = self.accounts.get_mut(id.0).and_then(Option::as_mut) {
                 account.held.add(amounts);
                 account.reservations = account.reservations.saturating_add(1);
