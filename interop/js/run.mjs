@@ -139,9 +139,10 @@ async function play(row) {
   }
 }
 
-/** One, unless two foreign peers are known to lose dials between them. */
+/** One, unless two foreign peers are known to lose dials between them, or one loses those that it makes. */
 function attemptsOf({ dialer, listener, transport }) {
-  return [dialer, listener].every((peer) => peer.losesDials?.includes(transport)) ? LOSSES : 1
+  const losesBetween = [dialer, listener].every((peer) => peer.losesDials?.includes(transport))
+  return losesBetween || dialer.losesItsDials?.includes(transport) ? LOSSES : 1
 }
 
 function printTable() {

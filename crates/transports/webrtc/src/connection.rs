@@ -35,8 +35,13 @@ pub(crate) struct WebRtcConnection {
 
 /// Which side of a handshake we are on.
 pub(crate) enum Side {
-    Listener,
-    Dialer { expected: Option<PeerId> },
+    /// Which waits so long before it speaks.
+    Listener {
+        pause: Duration,
+    },
+    Dialer {
+        expected: Option<PeerId>,
+    },
 }
 
 /// What a handshake needs besides the connection.
@@ -72,7 +77,12 @@ impl Handshake<'_> {
         })?;
         let (role, prologue) = match self.side {
             // "B starts the handshake": the listener can send first.
-            Side::Listener => (Role::Initiator, prologue(&remote_fingerprint, &self.fingerprint)),
+            Side::Listener { pause } => {
+                if !pause.is_zero() {
+                    runtime::sleep(pause).await;
+                }
+                (Role::Initiator, prologue(&remote_fingerprint, &self.fingerprint))
+            }
             Side::Dialer { .. } => (Role::Responder, prologue(&self.fingerprint, &remote_fingerprint)),
         };
         let extensions = NoiseExtensions { webrtc_joined_lengths: true, ..NoiseExtensions::default() };
