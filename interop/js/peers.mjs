@@ -157,7 +157,7 @@ function rust() {
     name: 'rust-libp2p',
     resetsLookClosed: ['tcp', 'ws', 'relayed'],
     defects: rustDefects,
-    // 11 of 60 to go-libp2p; to ours, which waits for it, 2 of 200.
+    // 11 of 60 to go-libp2p; to ours, which waits for it, none of 100.
     losesItsDials: ['webrtc-direct'],
     listens: ['tcp', 'ws', 'quic', 'webrtc-direct'],
     dials: ['tcp', 'ws', 'quic', 'webrtc-direct'],
