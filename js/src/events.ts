@@ -16,6 +16,14 @@ export interface PeerIdentity {
   readonly observedAddress: string | undefined
 }
 
+/** What a peer handles from now on, and no longer. */
+export interface PeerProtocols {
+  /** The peer id. */
+  readonly id: string
+  readonly added: readonly string[]
+  readonly removed: readonly string[]
+}
+
 /** A place at a relay, through which others reach this node. */
 export interface RelayReservation {
   /** The peer id of the relay. */
@@ -51,6 +59,11 @@ export interface PeerloomEventMap {
   'peer:lost': CustomEvent<LostPeer>
   /** A peer has told who it is. */
   'peer:identify': CustomEvent<PeerIdentity>
+  /**
+   * A peer has told what it handles, or that it handles other protocols now. Of a peer that has just come, all are `added`: whoever
+   * looks for peers that speak a protocol hears of each of them here.
+   */
+  'peer:protocols': CustomEvent<PeerProtocols>
   /** A connection is there, the first to its peer or a further one. */
   'connection:open': CustomEvent<Peer>
   /** A connection is over. */

@@ -1,4 +1,5 @@
 import { PeerloomError } from './error.js'
+import { done } from './indexed_db.js'
 
 /**
  * Who the node is: `{ store }` keeps an identity under that name in IndexedDB and uses it again, `'ephemeral'` makes a new
@@ -52,14 +53,4 @@ async function findOrKeep(name: string, fresh: Uint8Array): Promise<Uint8Array> 
   } finally {
     database.close()
   }
-}
-
-function done<T>(request: IDBRequest<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result)
-    request.onerror = () => reject(request.error)
-    if (request instanceof IDBOpenDBRequest) {
-      request.onblocked = () => reject(new Error('another page holds the database'))
-    }
-  })
 }

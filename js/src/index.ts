@@ -17,6 +17,7 @@ export type {
   LostPeer,
   PeerIdentity,
   PeerloomEventMap,
+  PeerProtocols,
   RelayReservation,
   TypedEventTarget,
 } from './events.js'
@@ -30,5 +31,6 @@ export {
   type PeerloomOptions,
   type StreamHandler,
 } from './node.js'
+export type { PeerStoreOption } from './peer_storage.js'
 export { type CircuitLimit, Peer, type TransportName } from './peer.js'
 export { PeerloomStream } from './stream.js'

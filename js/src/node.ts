@@ -7,6 +7,7 @@ import type { PeerIdentity, PeerloomEventMap, TypedEventTarget } from './events.
 import { type ConnectionGate, gatekeeper } from './gate.js'
 import { type IdentityOption, loadIdentity } from './identity.js'
 import { type CircuitLimit, Peer } from './peer.js'
+import { openPeerStorage, type PeerStorage, type PeerStoreOption, peerStoreOf } from './peer_storage.js'
 import { PeerloomStream } from './stream.js'
 import { onWake } from './wake.js'
 
@@ -14,6 +15,11 @@ import { onWake } from './wake.js'
 export interface PeerloomOptions {
   /** Who the node is. By default an identity that is made once and kept in IndexedDB, for all pages of the origin. */
   identity?: IdentityOption
+  /**
+   * Whether what is learnt of peers is there the next time, so that a peer is found again by its id. By default it is if the identity
+   * is kept, under the same name.
+   */
+  peerStore?: PeerStoreOption
   /** What to call itself to other peers. */
   agentVersion?: string
   /**
@@ -63,8 +69,11 @@ const EventTargetBase = EventTarget as new () => TypedEventTarget<PeerloomEventM
 export class Peerloom extends EventTargetBase {
   /** Whether the identity will be the same the next time. */
   readonly identityKept: boolean
+  /** Whether what is learnt of peers will be there the next time. */
+  readonly peersKept: boolean
   readonly #core: WasmNode
   readonly #dnsOverHttps: string | undefined
+  readonly #peerStorage: PeerStorage | undefined
   readonly #peerId: string
   readonly #peers = new Map<number, Peer>()
   /** By connection, what to do when it is over. */
@@ -75,23 +84,35 @@ export class Peerloom extends EventTargetBase {
 
   /** Starts a node. It connects to nobody by itself. */
   static async create(options: PeerloomOptions = {}): Promise<Peerloom> {
-    const starting = Promise.all([
-      loadIdentity(options.identity ?? { store: 'default' }),
-      loadCore(options.wasm),
-    ])
-    const [{ seed, kept }] = await orAborted(starting, options.signal)
-    return new Peerloom(seed, kept, options)
+    const identity = options.identity ?? { store: 'default' }
+    const storing = openPeerStorage(options.peerStore ?? peerStoreOf(identity))
+    const starting = Promise.all([loadIdentity(identity), storing, loadCore(options.wasm)])
+    try {
+      const [{ seed, kept }, storage] = await orAborted(starting, options.signal)
+      return new Peerloom(seed, kept, storage, options)
+    } catch (error) {
+      void storing.then((storage) => storage?.close())
+      throw error
+    }
   }
 
-  private constructor(seed: Uint8Array, kept: boolean, options: PeerloomOptions) {
+  private constructor(
+    seed: Uint8Array,
+    kept: boolean,
+    storage: PeerStorage | undefined,
+    options: PeerloomOptions,
+  ) {
     super()
     this.identityKept = kept
+    this.peersKept = storage !== undefined
+    this.#peerStorage = storage
     this.#dnsOverHttps = options.dnsOverHttps
     const onEvent = (event: CoreEvent) => this.#onEvent(event)
     const { agentVersion, iceServers = [], connectionGate } = options
     const gate = connectionGate && gatekeeper(connectionGate, (error) => this.#emit('error', error))
     this.#core = callNow(
-      () => new WasmNode(seed, agentVersion, [...iceServers], onEvent, gate, connectionGate?.timeout),
+      () =>
+        new WasmNode(seed, agentVersion, [...iceServers], storage, onEvent, gate, connectionGate?.timeout),
     )
     this.#peerId = this.#core.peerId
     this.#forgetBugListener = onBug((error) => this.#emit('error', error))
@@ -232,6 +253,24 @@ export class Peerloom extends EventTargetBase {
     callNow(() => this.#core.addAddress(target(peer).id, address))
   }
 
+  /** What {@link setMetadata} has attached to a peer under this name. */
+  metadata(peer: string | Peer, name: string): Uint8Array | undefined {
+    return callNow(() => this.#core.metadata(target(peer).id, name))
+  }
+
+  /**
+   * Attaches bytes of yours to a peer, or takes them away: at most 1,024 under a name of at most 64, and 16 names for each peer. They
+   * are kept with the rest that is known of it: see {@link PeerloomOptions.peerStore}.
+   */
+  setMetadata(peer: string | Peer, name: string, value: Uint8Array | undefined): void {
+    callNow(() => this.#core.setMetadata(target(peer).id, name, value))
+  }
+
+  /** Forgets what is known of a peer, in storage too. */
+  forget(peer: string | Peer): void {
+    callNow(() => this.#core.forget(target(peer).id))
+  }
+
   /**
    * Lets nothing pass any more that `rule` fits: a peer id, an IP address, a network (`192.0.2.0/24`), the beginning of a
    * multiaddr, or `*` for every peer. Of several rules that fit, the most specific one decides. Connections that it fits are
@@ -275,10 +314,8 @@ export class Peerloom extends EventTargetBase {
     this.#forgetBugListener()
     this.#forgetWakeListener()
     globalThis.removeEventListener?.('pagehide', this.#leave)
-    await orAborted(
-      call(() => this.#core.close()),
-      options.signal,
-    )
+    const closing = call(() => this.#core.close()).finally(() => this.#peerStorage?.close())
+    await orAborted(closing, options.signal)
   }
 
   [asyncDispose](): Promise<void> {
@@ -332,30 +369,12 @@ export class Peerloom extends EventTargetBase {
 
   #onEvent(event: CoreEvent): void {
     switch (event.kind) {
-      case 'connection:open': {
-        const peer = new Peer(this, event.connection)
-        this.#peers.set(event.connection.id, peer)
-        this.#releases.set(event.connection.id, new Set())
-        this.#emit('connection:open', peer)
-        if (event.first) {
-          this.#emit('peer:connect', peer)
-        }
+      case 'connection:open':
+        this.#opened(event.connection, event.first)
         break
-      }
-      case 'connection:close': {
-        const peer = this.#peer(event.connection)
-        this.#peers.delete(event.connection.id)
-        for (const release of this.#releases.get(event.connection.id) ?? []) {
-          release()
-        }
-        this.#releases.delete(event.connection.id)
-        const detail = { peer, reason: toPeerloomError(event.reason) }
-        this.#emit('connection:close', detail)
-        if (event.last) {
-          this.#emit('peer:disconnect', detail)
-        }
+      case 'connection:close':
+        this.#over(this.#peer(event.connection), toPeerloomError(event.reason), event.last)
         break
-      }
       case 'connection:upgraded':
         this.#emit('connection:upgraded', {
           peer: this.#peer(event.connection),
@@ -388,6 +407,51 @@ export class Peerloom extends EventTargetBase {
       case 'peer:identify':
         this.#emit('peer:identify', this.details(event.peer))
         break
+      case 'peer:protocols': {
+        const { peer: id, added, removed } = event
+        this.#emit('peer:protocols', { id, added, removed })
+        break
+      }
+      case 'lagged':
+        this.#catchUp(event.connections)
+        break
+    }
+  }
+
+  /** So many events came at once that some are lost: tells what has become of connections in the meantime. */
+  #catchUp(connections: CoreConnection[]): void {
+    const open = new Set(connections.map(({ id }) => id))
+    for (const peer of this.peers.filter(({ connectionId }) => !open.has(connectionId))) {
+      const last = !this.peers.some((other) => other !== peer && other.id === peer.id)
+      const reason = new PeerloomError('ERR_CONNECTION_CLOSED', 'the connection is over')
+      this.#over(peer, reason, last)
+    }
+    for (const connection of connections.filter(({ id }) => !this.#peers.has(id))) {
+      this.#opened(connection, !this.peers.some(({ id }) => id === connection.peer))
+    }
+    this.#emit('addresses:change', this.addresses)
+  }
+
+  #opened(connection: CoreConnection, first: boolean): void {
+    const peer = new Peer(this, connection)
+    this.#peers.set(connection.id, peer)
+    this.#releases.set(connection.id, new Set())
+    this.#emit('connection:open', peer)
+    if (first) {
+      this.#emit('peer:connect', peer)
+    }
+  }
+
+  #over(peer: Peer, reason: PeerloomError, last: boolean): void {
+    const id = peer.connectionId
+    this.#peers.delete(id)
+    for (const release of this.#releases.get(id) ?? []) {
+      release()
+    }
+    this.#releases.delete(id)
+    this.#emit('connection:close', { peer, reason })
+    if (last) {
+      this.#emit('peer:disconnect', { peer, reason })
     }
   }
 

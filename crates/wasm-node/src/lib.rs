@@ -17,6 +17,8 @@ mod log;
 mod node;
 #[cfg(target_arch = "wasm32")]
 mod panic;
+#[cfg(target_arch = "wasm32")]
+mod peer_storage;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod sdp;
 #[cfg(target_arch = "wasm32")]

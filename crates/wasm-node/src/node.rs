@@ -2,7 +2,7 @@ use std::{rc::Rc, time::Duration};
 
 use js_sys::{Array, Function, Object, Promise};
 use peerloom_core::{
-    Keypair, Multiaddr, PeerId, Protocol, ProtocolName,
+    Keypair, Multiaddr, Protocol, ProtocolName,
     runtime::{Task, spawn},
 };
 use peerloom_node::{
@@ -23,6 +23,7 @@ use crate::{
     error::{coded, error, invalid},
     gate::{PageGate, describe_denied},
     js::{self, promise},
+    peer_storage::PagePeerStorage,
     stream::WasmStream,
     transports::{BrowserPeerConnections, WebRtcDirectTransport, WebSocketTransport, WebTransportTransport},
 };
@@ -38,13 +39,14 @@ pub struct WasmNode {
 #[wasm_bindgen]
 impl WasmNode {
     /// A node with the identity that `seed` (32 bytes) makes. `on_event` is called with each event. `ice_servers`
-    /// (`stun:<host>:<port>`) tell what the page looks like from outside. `gate` is asked who may connect, and has
-    /// `gate_patience` milliseconds for it.
+    /// (`stun:<host>:<port>`) tell what the page looks like from outside. `peer_storage` is where what is known of peers is kept.
+    /// `gate` is asked who may connect, and has `gate_patience` milliseconds for it.
     #[wasm_bindgen(constructor)]
     pub fn new(
         seed: &[u8],
         agent: Option<String>,
         ice_servers: Vec<String>,
+        #[wasm_bindgen(unchecked_param_type = "CorePeerStorage | undefined")] peer_storage: JsValue,
         #[wasm_bindgen(unchecked_param_type = "(event: CoreEvent) => void")] on_event: Function,
         #[wasm_bindgen(
             unchecked_param_type = "((passage: CorePassage, signal: AbortSignal) => Promise<void>) | undefined"
@@ -69,6 +71,9 @@ impl WasmNode {
             }
             builder = builder.gating(gating);
         }
+        if let Some(storage) = PagePeerStorage::new(&peer_storage) {
+            builder = builder.peer_storage(storage);
+        }
         let node = builder.build();
         RelayClient::start(&node, ClientConfig::default()).map_err(|error| coded(&error))?;
         if js::has_global("RTCPeerConnection") {
@@ -80,10 +85,11 @@ impl WasmNode {
             node.spawn(async { _ = listener.await });
         }
         let mut events = node.events();
-        let this = node.peer_id();
+        let weak = node.downgrade();
         let events = spawn(async move {
             while let Some(event) = events.next().await {
-                if let Some(event) = describe_event(event, this) {
+                let Some(node) = weak.upgrade() else { return };
+                if let Some(event) = describe_event(event, &node) {
                     // An exception in the page's listener is not ours to handle: the browser has reported it.
                     let _ = on_event.call1(&JsValue::UNDEFINED, &event);
                 }
@@ -292,6 +298,31 @@ impl WasmNode {
         }))
     }
 
+    /// A piece of metadata of a peer, as the page has set it.
+    pub fn metadata(&self, peer: &str, name: &str) -> Result<Option<Vec<u8>>, JsValue> {
+        let value = self.node.peer_store().metadata(peer.parse().map_err(invalid)?, name);
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    /// Sets a piece of metadata of a peer, or takes it away.
+    #[wasm_bindgen(js_name = setMetadata)]
+    pub fn set_metadata(&self, peer: &str, name: &str, value: Option<Vec<u8>>) -> Result<(), JsValue> {
+        let (store, peer) = (self.node.peer_store(), peer.parse().map_err(invalid)?);
+        match value {
+            Some(value) => store.set_metadata(peer, name, value).map_err(invalid),
+            None => {
+                store.remove_metadata(peer, name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets what is known of a peer.
+    pub fn forget(&self, peer: &str) -> Result<(), JsValue> {
+        self.node.peer_store().remove(peer.parse().map_err(invalid)?);
+        Ok(())
+    }
+
     /// Closes the connection named, or all to the peer.
     #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
     pub fn disconnect(&self, peer: String, connection: Option<f64>) -> Promise {
@@ -405,8 +436,9 @@ fn describe_connection(info: &ConnectionInfo) -> Object {
     connection
 }
 
-/// What the page hears of an event of node `this`: a `CoreEvent`.
-fn describe_event(event: NodeEvent, this: PeerId) -> Option<JsValue> {
+/// What the page hears of an event of `node`: a `CoreEvent`.
+fn describe_event(event: NodeEvent, node: &Node) -> Option<JsValue> {
+    let this = node.peer_id();
     let described = Object::new();
     let kind = match event {
         NodeEvent::ConnectionEstablished { connection, first } => {
@@ -458,6 +490,17 @@ fn describe_event(event: NodeEvent, this: PeerId) -> Option<JsValue> {
             js::set_property(&described, "peer", &JsValue::from(peer.to_string()));
             "peer:identify"
         }
+        NodeEvent::PeerProtocolsChanged { peer, added, removed } => {
+            js::set_property(&described, "peer", &JsValue::from(peer.to_string()));
+            js::set_property(&described, "added", &strings(&added));
+            js::set_property(&described, "removed", &strings(&removed));
+            "peer:protocols"
+        }
+        NodeEvent::Lagged { .. } => {
+            let connections: Array = node.connections().iter().map(describe_connection).collect();
+            js::set_property(&described, "connections", &connections);
+            "lagged"
+        }
         _ => return None,
     };
     js::set_property(&described, "kind", &JsValue::from_str(kind));
@@ -487,6 +530,25 @@ export type CoreEvent =
   | { kind: 'connection:denied'; peer: string | undefined; address: string; reason: Error }
   | { kind: 'addresses:change'; addresses: string[] }
   | { kind: 'peer:identify'; peer: string }
+  | { kind: 'peer:protocols'; peer: string; added: string[]; removed: string[] }
+  | { kind: 'lagged'; connections: CoreConnection[] }
+
+export interface CoreStoredPeer {
+  peer: string
+  record: Uint8Array<ArrayBuffer>
+}
+
+/** Without a record, the peer is to be removed: in this version, if there is a stamp. */
+export interface CorePeerChange {
+  peer: string
+  record: Uint8Array<ArrayBuffer> | undefined
+  stamp: number | undefined
+}
+
+export interface CorePeerStorage {
+  peers: CoreStoredPeer[]
+  write: (changes: CorePeerChange[]) => Promise<void>
+}
 
 export interface CoreCircuit {
   relay: string
