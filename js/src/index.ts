@@ -31,6 +31,6 @@ export {
   type PeerloomOptions,
   type StreamHandler,
 } from './node.js'
-export type { PeerStoreOption } from './peer_storage.js'
 export { type CircuitLimit, Peer, type TransportName } from './peer.js'
+export type { PeerStoreOption } from './peer_storage.js'
 export { PeerloomStream } from './stream.js'

@@ -19,9 +19,10 @@ const PAGE = `<!doctype html>
 </script>
 <script type="module">
   import * as alone from '/tests/page.mjs'
+  import * as peerStore from '/tests/peer_store_page.mjs'
   import * as relayed from '/tests/relayed_page.mjs'
   import * as gating from '/tests/gating_page.mjs'
-  const tests = { ...alone, ...relayed, ...gating }
+  const tests = { ...alone, ...peerStore, ...relayed, ...gating }
   window.outcomes = {}
   window.run = (id, name, values) => {
     tests[name](...values).then(
