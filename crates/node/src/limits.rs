@@ -47,6 +47,16 @@ pub struct Limits {
     pub close_timeout: Duration,
 }
 
+impl Limits {
+    /// The default, but with these limits on resources, and water marks in proportion: at three quarters and at five eighths of
+    /// the connections.
+    pub fn with_resources(resources: ResourceLimits) -> Self {
+        let eighth = resources.system.connections / 8;
+        let (high_water, low_water) = (eighth.saturating_mul(6), eighth.saturating_mul(5));
+        Self { resources, high_water, low_water, ..Self::default() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

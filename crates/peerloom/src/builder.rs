@@ -209,13 +209,10 @@ impl Builder {
 }
 
 fn limits_of_machine() -> Limits {
-    #[cfg_attr(target_arch = "wasm32", expect(unused_mut))]
-    let mut limits = Limits::default();
     #[cfg(not(target_arch = "wasm32"))]
-    {
-        limits.resources = ResourceLimits::for_machine(&Machine::measure());
-    }
-    limits
+    return Limits::with_resources(ResourceLimits::for_machine(&Machine::measure()));
+    #[cfg(target_arch = "wasm32")]
+    Limits::default()
 }
 
 /// Whether strangers could come in there: no transport on UDP can be private.

@@ -107,11 +107,10 @@ impl FileLimits {
                 bail!("limits.{key}: must be at least 1");
             }
         }
-        let mut limits = Limits::default();
-        limits.resources = ResourceLimits::for_budget(
+        let mut limits = Limits::with_resources(ResourceLimits::for_budget(
             self.memory.unwrap_or(of_machine.memory),
             self.descriptors.unwrap_or(of_machine.descriptors),
-        );
+        ));
         for (key, written, mark) in [
             ("high_water", self.high_water, &mut limits.high_water),
             ("low_water", self.low_water, &mut limits.low_water),
@@ -236,6 +235,12 @@ mod tests {
         let limits = limits("").unwrap();
         assert_eq!((limits.system.memory, limits.system.descriptors), (1 << 30, 2048));
         assert_eq!(limits.system.connections, 4096);
+        let large = Machine { memory: Some(64 << 30), descriptors: None };
+        let limits = FileLimits::default().limits(&large).unwrap();
+        assert_eq!(
+            (limits.resources.system.connections, limits.high_water, limits.low_water),
+            (32_768, 24_576, 20_480)
+        );
     }
 
     #[test]
