@@ -16,8 +16,8 @@ use super::ranking::{
 /// Within that time after the first address all are tried (RFC 8305, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// What the best address has for itself, if there are several others. Those follow each other in what is left: the one that
-/// answers first has ended the race before the next is through with its handshake.
+/// What the best address has for itself. The others follow each other in what is left: the one that answers first has ended the
+/// race before the next is through with its handshake.
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(200);
 
 /// What an address has for itself before another one at the same socket is tried, because what swallows the one is likely to
@@ -216,13 +216,13 @@ impl Lane {
         if next.is_relayed() && !last.is_relayed() {
             return started.checked_add(RELAY_DELAY);
         }
-        let end = since.checked_add(ATTEMPT_DELAY)?;
-        if alike < 2 {
-            return Some(end);
+        let first = since.checked_add(FIRST_DELAY)?;
+        if *started == since {
+            return Some(first);
         }
-        let left = end.saturating_duration_since(*started);
+        let left = since.checked_add(ATTEMPT_DELAY)?.saturating_duration_since(*started);
         let step = left.checked_div(u32::try_from(alike).unwrap_or(u32::MAX))?;
-        started.checked_add(step).max(since.checked_add(FIRST_DELAY))
+        started.checked_add(step).max(Some(first))
     }
 
     fn start(&mut self, at: usize, now: Instant) -> Multiaddr {
@@ -282,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn one_other_address_waits_for_the_whole_delay() {
+    fn where_there_is_one_other_address_it_need_not_be_put_off() {
         let mut race = race(&[TCP, QUIC]);
         let now = Instant::now();
         assert_eq!(texts(&started(&mut race, now)), [QUIC]);
-        assert_eq!(race.deadline(), Some(now + ATTEMPT_DELAY));
+        assert_eq!(race.deadline(), Some(now + FIRST_DELAY));
     }
 
     #[test]
