@@ -23,10 +23,11 @@ mod statistics;
 
 type Bench = fn(&Shell, &str) -> Result<Vec<Row>>;
 
-const BENCHES: [(&str, Bench); 3] = [
+const BENCHES: [(&str, Bench); 4] = [
     ("browser", |shell, filter| whole(filter, || browser::run(shell))),
     ("b2b", |shell, filter| whole(filter, || b2b::run(shell))),
     ("native", native::run),
+    ("dial", native::dial::run),
 ];
 
 /// A bench that is run as a whole or not at all.

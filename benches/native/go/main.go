@@ -1,5 +1,5 @@
 // go-libp2p as a subject of the bench, under the contract of ../workload: see its documentation. Of the commands it knows
-// `connect`, `up`, `down`, `cut` and `streams`.
+// `connect`, `up`, `down`, `cut`, `streams` and `race`.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -43,32 +44,43 @@ func run(arguments []string) error {
 		return fmt.Errorf("usage: PROGRAM listen TRANSPORT IP | PROGRAM dial TRANSPORT ADDRESS")
 	}
 	role, transport, target := arguments[0], arguments[1], arguments[2]
-	options, kind, err := transportOptions(transport)
+	options, kinds, err := transportOptions(transport)
 	if err != nil {
 		return err
 	}
 	options = append(options, libp2p.ResourceManager(&network.NullResourceManager{}))
 	if role == "listen" {
-		return listen(append(options, libp2p.ListenAddrStrings("/ip4/"+target+"/"+kind)))
+		ip, port, given := strings.Cut(target, ":")
+		if !given {
+			port = "0"
+		}
+		var addresses []string
+		for _, kind := range kinds {
+			addresses = append(addresses, "/ip4/"+ip+"/"+strings.Replace(kind, "PORT", port, 1))
+		}
+		return listen(append(options, libp2p.ListenAddrStrings(addresses...)))
 	}
 	return dial(append(options, libp2p.NoListenAddrs), target)
 }
 
-func transportOptions(transport string) ([]libp2p.Option, string, error) {
+func transportOptions(transport string) ([]libp2p.Option, []string, error) {
 	options := []libp2p.Option{libp2p.Muxer(yamux.ID, yamux.DefaultTransport)}
 	withNoise := libp2p.Security(noise.ID, noise.New)
 	switch transport {
 	case "tcp":
-		return append(options, withNoise, libp2p.Transport(tcp.NewTCPTransport)), "tcp/0", nil
+		return append(options, withNoise, libp2p.Transport(tcp.NewTCPTransport)), []string{"tcp/PORT"}, nil
 	case "tls":
 		withTLS := libp2p.Security(libp2ptls.ID, libp2ptls.New)
-		return append(options, withTLS, libp2p.Transport(tcp.NewTCPTransport)), "tcp/0", nil
+		return append(options, withTLS, libp2p.Transport(tcp.NewTCPTransport)), []string{"tcp/PORT"}, nil
 	case "ws":
-		return append(options, withNoise, libp2p.Transport(websocket.New)), "tcp/0/ws", nil
+		return append(options, withNoise, libp2p.Transport(websocket.New)), []string{"tcp/PORT/ws"}, nil
 	case "quic":
-		return append(options, withNoise, libp2p.Transport(libp2pquic.NewTransport)), "udp/0/quic-v1", nil
+		return append(options, withNoise, libp2p.Transport(libp2pquic.NewTransport)), []string{"udp/PORT/quic-v1"}, nil
+	case "all":
+		both := append(options, withNoise, libp2p.Transport(libp2pquic.NewTransport), libp2p.Transport(tcp.NewTCPTransport))
+		return both, []string{"udp/PORT/quic-v1", "tcp/PORT"}, nil
 	}
-	return nil, "", fmt.Errorf("no transport %s", transport)
+	return nil, nil, fmt.Errorf("no transport %s", transport)
 }
 
 func listen(options []libp2p.Option) error {
@@ -82,11 +94,22 @@ func listen(options []libp2p.Option) error {
 			fmt.Fprintln(os.Stderr, "go-libp2p:", err)
 		}
 	})
+	var accepted atomic.Int64
+	node.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, connection network.Conn) {
+		if connection.Stat().Direction == network.DirInbound {
+			accepted.Add(1)
+		}
+	}})
 	if err := tell(map[string]any{"address": fmt.Sprintf("%s/p2p/%s", node.Addrs()[0], node.ID())}); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		if err := tell(map[string]any{"accepted": accepted.Load()}); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 // serve answers one stream of the dialer's.
@@ -128,6 +151,16 @@ func dial(options []libp2p.Option, address string) error {
 	var node host.Host
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
+		if words[0] == "race" {
+			answer, err := race(options, strings.Split(words[1], ","))
+			if err != nil {
+				return fmt.Errorf("%s: %w", lines.Text(), err)
+			}
+			if err := tell(answer); err != nil {
+				return err
+			}
+			continue
+		}
 		var numbers [2]uint64
 		for index, word := range words[1:] {
 			if numbers[index], err = strconv.ParseUint(word, 10, 64); err != nil {
@@ -162,6 +195,33 @@ func dial(options []libp2p.Option, address string) error {
 		}
 	}
 	return lines.Err()
+}
+
+// race dials a peer at all these addresses, by a host that knows nothing of earlier dials.
+func race(options []libp2p.Option, addresses []string) (map[string]any, error) {
+	var info peer.AddrInfo
+	for _, address := range addresses {
+		one, err := peer.AddrInfoFromString(address)
+		if err != nil {
+			return nil, err
+		}
+		info.ID, info.Addrs = one.ID, append(info.Addrs, one.Addrs...)
+	}
+	node, err := libp2p.New(options...)
+	if err != nil {
+		return nil, err
+	}
+	defer node.Close()
+	start := time.Now()
+	if err := node.Connect(context.Background(), info); err != nil {
+		return nil, err
+	}
+	stream, err := open(node, info.ID, 'e', 0)
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{"seconds": time.Since(start).Seconds()}
+	return answer, stream.Close()
 }
 
 func transfer(node host.Host, remote peer.ID, way string, count uint64, duration time.Duration) (map[string]any, error) {

@@ -17,6 +17,7 @@ use super::samples::{self, Sample};
 use crate::npm;
 use crate::tools::announce;
 
+pub(super) mod dial;
 mod namespace;
 mod process;
 
@@ -79,7 +80,7 @@ const AIMS: [(&str, Against, Bound); 12] = [
 /// `filter`: only the groups of rows whose name, such as `quic throughput` or `tcp link`, contains this.
 pub(crate) fn run(shell: &Shell, filter: &str) -> Result<Vec<Row>> {
     raise_file_limit()?;
-    let programs = Programs::build(shell)?;
+    let programs = Programs::build(shell, &["bench-link", "bench-raw", "bench-rust-libp2p"])?;
     let mut all = Samples::default();
     for transport in &TRANSPORTS {
         let wanted = |what: &str| format!("{} {what}", transport.names.0).contains(filter);
@@ -114,11 +115,13 @@ struct Programs {
     raw: Subject,
     /// If there is Go on this machine.
     go_libp2p: Option<Subject>,
+    /// Carries packets.
     link: PathBuf,
 }
 
 impl Programs {
-    fn build(shell: &Shell) -> Result<Self> {
+    /// `packages` of benches/native, beside ours and go-libp2p.
+    fn build(shell: &Shell, packages: &[&str]) -> Result<Self> {
         announce("Compiling what is measured, as it is released");
         cmd!(shell, "cargo build --locked --release --package bench-peerloom").run()?;
         let ours = npm::target_folder(shell)?.join("release/bench-peerloom");
@@ -127,7 +130,7 @@ impl Programs {
         let go = {
             let _in = shell.push_dir(&folder);
             // One by one: built together, each would have the features that any of them asks of what they share.
-            for package in ["bench-link", "bench-raw", "bench-rust-libp2p"] {
+            for package in packages {
                 cmd!(shell, "cargo build --locked --release --package {package}").run()?;
             }
             let _in = shell.push_dir("go");

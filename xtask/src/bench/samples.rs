@@ -68,10 +68,10 @@ pub(super) fn rows(samples: &[Sample], aims: &[(&str, Against, Bound)]) -> Resul
             aims.push(None);
         }
         for aim in aims {
-            // What concerns no peer is said once; what does, of each.
+            // What is compared with the limit is said once.
             let concerned = match aim.map(|aim| aim.against) {
-                Some(Against::Limit | Against::Nothing) => peers.get(..1).unwrap_or_default(),
-                Some(Against::Peer) | None => &peers,
+                Some(Against::Limit) => peers.get(..1).unwrap_or_default(),
+                Some(Against::Peer | Against::Nothing) | None => &peers,
             };
             let mut concerned: Vec<_> = concerned.iter().cloned().map(Some).collect();
             if concerned.is_empty() {

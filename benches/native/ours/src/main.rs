@@ -2,6 +2,7 @@
 //! counted with the dials.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use peerloom_core::{
     Connection as CoreConnection, DialError, Keypair, ListenError, Listener, Multiaddr, ProtocolName,
     StreamExt as _, Transport, multistream_select::NegotiatedStream, runtime::BoxFuture,
 };
-use peerloom_node::{ConnectionInfo, Limits, Node, resources::ResourceLimits};
+use peerloom_node::{ConnectionInfo, Direction, Limits, Node, NodeEvent, resources::ResourceLimits};
 use peerloom_quic::{QuicConfig, QuicTransport};
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
@@ -23,36 +24,58 @@ fn main() -> Result<()> {
 
 struct Peerloom {
     keypair: Keypair,
-    transport: Shared,
-    /// How the transport's addresses end.
-    kind: &'static str,
+    transports: Vec<Shared>,
+    /// How their addresses end, but for the port.
+    kinds: Vec<&'static str>,
     /// Nodes without a connection, to be used again: a node has one connection to an address, and a row wants many.
     idle: Arc<Mutex<Vec<Node>>>,
+    accepted: Arc<AtomicUsize>,
 }
 
 impl Peerloom {
     fn new(transport: &str) -> Result<Self> {
         let keypair = Keypair::generate();
-        let identity = keypair.clone();
-        let (transport, kind): (Arc<dyn Transport>, _) = match transport {
-            "tcp" => (Arc::new(TcpTransport::new(identity)), "tcp/0"),
-            "tls" => (Arc::new(TcpTransport::new(identity)), "tcp/0/tls"),
-            "ws" => (Arc::new(WebSocketTransport::new(identity)), "tcp/0/ws"),
-            "quic" => (Arc::new(QuicTransport::new(identity, QuicConfig::default())?), "udp/0/quic-v1"),
+        let identity = || keypair.clone();
+        let quic = || QuicTransport::new(identity(), QuicConfig::default());
+        let (transports, kinds): (Vec<Arc<dyn Transport>>, _) = match transport {
+            "tcp" => (vec![Arc::new(TcpTransport::new(identity()))], vec!["tcp/PORT"]),
+            "tls" => (vec![Arc::new(TcpTransport::new(identity()))], vec!["tcp/PORT/tls"]),
+            "ws" => (vec![Arc::new(WebSocketTransport::new(identity()))], vec!["tcp/PORT/ws"]),
+            "quic" => (vec![Arc::new(quic()?)], vec!["udp/PORT/quic-v1"]),
             "webrtc" => {
-                let transport = WebRtcDirectTransport::new(identity, WebRtcDirectConfig::default())?;
-                (Arc::new(transport), "udp/0/webrtc-direct")
+                let transport = WebRtcDirectTransport::new(identity(), WebRtcDirectConfig::default())?;
+                (vec![Arc::new(transport)], vec!["udp/PORT/webrtc-direct"])
+            }
+            "all" => {
+                let tcp = TcpTransport::new(identity());
+                (vec![Arc::new(quic()?), Arc::new(tcp)], vec!["udp/PORT/quic-v1", "tcp/PORT"])
             }
             other => bail!("no transport {other}"),
         };
-        Ok(Self { keypair, transport: Shared(transport), kind, idle: Arc::default() })
+        let transports = transports.into_iter().map(Shared).collect();
+        Ok(Self { keypair, transports, kinds, idle: Arc::default(), accepted: Arc::default() })
     }
 
     fn node(&self) -> Node {
         let mut limits = Limits::default();
         limits.resources = ResourceLimits::unlimited();
-        let builder = Node::builder(self.keypair.clone()).transport(self.transport.clone());
-        builder.limits(limits).identify(None).build()
+        let builder = Node::builder(self.keypair.clone()).limits(limits).identify(None);
+        let with =
+            self.transports.iter().fold(builder, |builder, transport| builder.transport(transport.clone()));
+        with.build()
+    }
+
+    fn count_accepted(&self, node: &Node) {
+        let (mut events, accepted) = (node.events(), self.accepted.clone());
+        node.spawn(async move {
+            while let Some(event) = events.next().await {
+                if let NodeEvent::ConnectionEstablished { connection, .. } = event
+                    && connection.direction == Direction::Inbound
+                {
+                    accepted.fetch_add(1, Relaxed);
+                }
+            }
+        });
     }
 }
 
@@ -62,15 +85,33 @@ impl Subject for Peerloom {
     async fn listen(&self, ip: &str) -> Result<String> {
         // Another identity than that of `dial`, which is made in a process of its own.
         let node = self.node();
+        self.count_accepted(&node);
         node.handle(ProtocolName::from_static(PROTOCOL), |incoming| async move {
             if let Err(error) = workload::serve(Negotiated::new(incoming.stream)).await {
                 eprintln!("peerloom: {error:#}");
             }
         })?;
-        let addresses = node.listen(format!("/ip4/{ip}/{}", self.kind).parse()?).await?;
+        let (ip, port) = ip.split_once(':').unwrap_or((ip, "0"));
+        let mut addresses = Vec::new();
+        for kind in &self.kinds {
+            let listen = format!("/ip4/{ip}/{}", kind.replace("PORT", port));
+            addresses.extend(node.listen(listen.parse()?).await?);
+        }
         // It serves for as long as the process lives.
         self.idle.lock().push(node);
         Ok(addresses.first().context("no address to listen on")?.to_string())
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Relaxed)
+    }
+
+    async fn dial_any(&self, addresses: &[String]) -> Result<Dialed> {
+        let addresses: Vec<Multiaddr> =
+            addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let node = self.node();
+        let info = node.dial(addresses).await?;
+        Ok(Dialed { node, info, idle: self.idle.clone() })
     }
 
     async fn dial(&self, address: &str, _number: usize) -> Result<Dialed> {

@@ -1,6 +1,8 @@
 //! rust-libp2p as a subject of the bench: a swarm with one transport and nothing but streams, built as its examples do.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -30,26 +32,29 @@ struct RustLibp2p {
     requests: mpsc::Sender<Request>,
     control: Control,
     peer: PeerId,
-    kind: &'static str,
+    /// How addresses end, but for the port.
+    kinds: Vec<&'static str>,
+    accepted: Arc<AtomicUsize>,
 }
 
 enum Request {
     Listen(Multiaddr, oneshot::Sender<Result<Multiaddr>>),
-    Dial(Multiaddr, oneshot::Sender<Result<ConnectionId>>),
+    Dial(Vec<Multiaddr>, oneshot::Sender<Result<ConnectionId>>),
     Close(ConnectionId, oneshot::Sender<Result<()>>),
 }
 
 impl RustLibp2p {
     fn new(transport: &str) -> Result<Self> {
-        let (swarm, kind) = swarm(transport)?;
+        let (swarm, kinds) = swarm(transport)?;
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let (control, peer) = (swarm.behaviour().new_control(), *swarm.local_peer_id());
-        tokio::spawn(drive(swarm, receiver));
-        Ok(Self { requests, control, peer, kind })
+        let accepted = Arc::default();
+        tokio::spawn(drive(swarm, receiver, Arc::clone(&accepted)));
+        Ok(Self { requests, control, peer, kinds, accepted })
     }
 }
 
-fn swarm(transport: &str) -> Result<(Swarm<Behaviour>, &'static str)> {
+fn swarm(transport: &str) -> Result<(Swarm<Behaviour>, Vec<&'static str>)> {
     let builder = SwarmBuilder::with_new_identity().with_tokio();
     let (plain, muxer) = (tcp::Config::default(), yamux::Config::default);
     let idle = |config: libp2p::swarm::Config| config.with_idle_connection_timeout(IDLE_TIMEOUT);
@@ -57,15 +62,15 @@ fn swarm(transport: &str) -> Result<(Swarm<Behaviour>, &'static str)> {
     Ok(match transport {
         "tcp" => {
             let builder = builder.with_tcp(plain, noise::Config::new, muxer)?;
-            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), "tcp/0")
+            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), vec!["tcp/PORT"])
         }
         "tls" => {
             let builder = builder.with_tcp(plain, tls::Config::new, muxer)?;
-            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), "tcp/0")
+            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), vec!["tcp/PORT"])
         }
         "quic" => {
             let builder = builder.with_quic();
-            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), "udp/0/quic-v1")
+            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), vec!["udp/PORT/quic-v1"])
         }
         "ws" => {
             let builder = builder.with_other_transport(|keypair| {
@@ -73,13 +78,26 @@ fn swarm(transport: &str) -> Result<(Swarm<Behaviour>, &'static str)> {
                 let secured = plain.upgrade(Version::V1Lazy).authenticate(noise::Config::new(keypair)?);
                 Ok(secured.multiplex(yamux::Config::default()))
             })?;
-            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), "tcp/0/ws")
+            (builder.with_behaviour(behaviour)?.with_swarm_config(idle).build(), vec!["tcp/PORT/ws"])
+        }
+        "all" | "all-smart" => {
+            let builder = builder.with_tcp(plain, noise::Config::new, muxer)?.with_quic();
+            let config = |config| match transport {
+                "all-smart" => idle(config).with_smart_dial(),
+                _ => idle(config),
+            };
+            let swarm = builder.with_behaviour(behaviour)?.with_swarm_config(config).build();
+            (swarm, vec!["udp/PORT/quic-v1", "tcp/PORT"])
         }
         other => bail!("no transport {other}"),
     })
 }
 
-async fn drive(mut swarm: Swarm<Behaviour>, mut requests: mpsc::Receiver<Request>) {
+async fn drive(
+    mut swarm: Swarm<Behaviour>,
+    mut requests: mpsc::Receiver<Request>,
+    accepted: Arc<AtomicUsize>,
+) {
     let mut listening = None;
     let mut dialing = HashMap::new();
     let mut closing = HashMap::new();
@@ -91,15 +109,15 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut requests: mpsc::Receiver<Request
                     Ok(_) => listening = Some(answer),
                     Err(error) => _ = answer.send(Err(error.into())),
                 },
-                Some(Request::Dial(address, answer)) => {
-                    let peer = address.iter().find_map(|part| match part {
+                Some(Request::Dial(addresses, answer)) => {
+                    let peer = addresses.iter().flatten().find_map(|part| match part {
                         Protocol::P2p(peer) => Some(peer),
                         _ => None,
                     });
                     // It would not dial twice whom it knows.
                     let options = DialOpts::peer_id(peer.unwrap_or_else(PeerId::random))
                         .condition(PeerCondition::Always)
-                        .addresses(vec![address])
+                        .addresses(addresses)
                         .build();
                     let id = options.connection_id();
                     match swarm.dial(options) {
@@ -118,7 +136,8 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut requests: mpsc::Receiver<Request
                         let _ = answer.send(Ok(address));
                     }
                 }
-                SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+                    accepted.fetch_add(usize::from(endpoint.is_listener()), Relaxed);
                     if let Some(answer) = dialing.remove(&connection_id) {
                         let _ = answer.send(Ok(connection_id));
                     }
@@ -153,19 +172,34 @@ impl Subject for RustLibp2p {
                 });
             }
         });
-        let (answer, address) = oneshot::channel();
-        let listen = format!("/ip4/{ip}/{}", self.kind).parse()?;
-        self.requests.send(Request::Listen(listen, answer)).await?;
-        Ok(address.await??.with(Protocol::P2p(self.peer)).to_string())
+        let (ip, port) = ip.split_once(':').unwrap_or((ip, "0"));
+        let mut told = None;
+        for kind in &self.kinds {
+            let (answer, address) = oneshot::channel();
+            let listen = format!("/ip4/{ip}/{}", kind.replace("PORT", port)).parse()?;
+            self.requests.send(Request::Listen(listen, answer)).await?;
+            told = Some(address.await??);
+        }
+        let told = told.context("no address to listen on")?;
+        Ok(told.with(Protocol::P2p(self.peer)).to_string())
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Relaxed)
+    }
+
+    async fn dial_any(&self, addresses: &[String]) -> Result<Dialed> {
+        let addresses: Vec<Multiaddr> = addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let last = addresses.first().and_then(|address| address.iter().last());
+        let Some(Protocol::P2p(peer)) = last else { bail!("{addresses:?} name nobody") };
+        let (answer, id) = oneshot::channel();
+        self.requests.send(Request::Dial(addresses, answer)).await?;
+        let (requests, control) = (self.requests.clone(), self.control.clone());
+        Ok(Dialed { id: id.await.context("the swarm is gone")??, peer, requests, control })
     }
 
     async fn dial(&self, address: &str, _number: usize) -> Result<Dialed> {
-        let address: Multiaddr = address.parse()?;
-        let Some(Protocol::P2p(peer)) = address.iter().last() else { bail!("{address} names nobody") };
-        let (answer, id) = oneshot::channel();
-        self.requests.send(Request::Dial(address, answer)).await?;
-        let (requests, control) = (self.requests.clone(), self.control.clone());
-        Ok(Dialed { id: id.await.context("the swarm is gone")??, peer, requests, control })
+        self.dial_any(&[address.to_owned()]).await
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `streams COUNT` | one after the other: opens a stream, one byte there and back | `each`: seconds |
 //! | `dials COUNT AT_ONCE` | dials and closes | `seconds` for all, `each` until it was established |
 //! | `hold COUNT AT_ONCE` | dials, and keeps the connections to the end | the same |
+//! | `race ADDRESS,…` | dials a peer at all of these, and closes | `seconds` until a byte was there and back on a stream |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +27,17 @@ pub(crate) struct Client<S: Subject> {
     address: String,
     connection: Option<Arc<S::Connection>>,
     held: Vec<S::Connection>,
+}
+
+pub(crate) async fn race(subject: impl Subject, addresses: &str) -> Result<Value> {
+    let addresses: Vec<String> = addresses.split(',').map(str::to_owned).collect();
+    let start = Instant::now();
+    let connection = subject.dial_any(&addresses).await?;
+    let mut stream = open(&connection, Wanted::Echo).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    stream.finish().await?;
+    connection.close().await?;
+    Ok(json!({ "seconds": seconds }))
 }
 
 impl<S: Subject> Client<S> {

@@ -1,7 +1,11 @@
 //! What every subject of the bench does, written once: a subject says how it listens, dials, and moves bytes.
 //!
-//! `PROGRAM listen TRANSPORT IP` prints `{"address":…}` and serves; `PROGRAM dial TRANSPORT ADDRESS` does what the lines of
-//! its standard input say, and answers each with one line of JSON (`client.rs` lists them). Both end when their input does.
+//! `PROGRAM listen TRANSPORT IP` prints `{"address":…}` and serves, and answers each line of its standard input with the
+//! connections that it has accepted so far, `{"accepted":…}`; `PROGRAM dial TRANSPORT ADDRESS` does what the lines say, and
+//! answers each with one line of JSON (`client.rs` lists them). Both end when their input does.
+//!
+//! The transport `all` is QUIC and TCP at once, both at the port that stands behind the IP address (`IP:PORT`). Its addresses
+//! are those of the dialer's commands, and what it is given as one is nothing but the peer id.
 
 mod client;
 mod stream;
@@ -27,6 +31,16 @@ pub trait Subject: Send + Sync + Sized + 'static {
 
     /// Listens on any port of `ip`, and returns the address to dial. Runs [`serve`] for each stream of each connection.
     fn listen(&self, ip: &str) -> impl Future<Output = Result<String>> + Send;
+
+    /// Connections that were accepted so far; nothing if nobody counts them.
+    fn accepted(&self) -> usize {
+        0
+    }
+
+    /// Connects to whoever is at these addresses, of which some may lead nowhere. `all` only.
+    fn dial_any(&self, addresses: &[String]) -> impl Future<Output = Result<Self::Connection>> + Send {
+        async move { bail!("dials no {addresses:?}") }
+    }
 
     /// Connects to `address`, as often as it is asked. `number` tells the connections apart that are there at one time.
     fn dial(&self, address: &str, number: usize) -> impl Future<Output = Result<Self::Connection>> + Send;
@@ -57,7 +71,7 @@ pub trait Stream: Send + 'static {
 }
 
 /// Runs the program of a subject: `make` makes it, for a transport.
-pub fn main<S: Subject>(make: impl FnOnce(&str) -> Result<S>) -> Result<()> {
+pub fn main<S: Subject>(make: impl Fn(&str) -> Result<S>) -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [role, transport, target] = arguments.as_slice() else {
         bail!("usage: PROGRAM listen TRANSPORT IP | PROGRAM dial TRANSPORT ADDRESS");
@@ -69,13 +83,20 @@ pub fn main<S: Subject>(make: impl FnOnce(&str) -> Result<S>) -> Result<()> {
         match role.as_str() {
             "listen" => {
                 print(&json!({ "address": subject.listen(target).await? }))?;
-                while lines.recv().await.is_some() {}
+                while lines.recv().await.is_some() {
+                    print(&json!({ "accepted": subject.accepted() }))?;
+                }
                 Ok(())
             }
             "dial" => {
                 let mut client = client::Client::new(subject, target.clone());
                 while let Some(line) = lines.recv().await {
-                    print(&client.obey(&line).await.with_context(|| line)?)?;
+                    let answer = match line.strip_prefix("race ") {
+                        // By a subject of its own, which knows nothing of earlier ones.
+                        Some(addresses) => client::race(make(transport)?, addresses).await,
+                        None => client.obey(&line).await,
+                    };
+                    print(&answer.with_context(|| line)?)?;
                 }
                 Ok(())
             }

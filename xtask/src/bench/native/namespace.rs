@@ -60,7 +60,7 @@ impl Namespace {
         command
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<()> {
+    pub(super) fn ip(&self, arguments: &[&str]) -> Result<()> {
         let output = self.command(Path::new("ip")).args(arguments).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), said.trim());
@@ -87,33 +87,45 @@ pub(super) struct Quality {
     pub(super) seed: u64,
 }
 
-/// Two namespaces and a link between them.
+/// Two namespaces and a link between them, or several.
 pub(super) struct Link {
     pub(super) near: Namespace,
     pub(super) far: Namespace,
-    _link: Process,
+    links: Vec<Process>,
 }
 
 impl Link {
     /// `program` carries the packets: benches/native/link.
     pub(super) fn new(program: &Path, quality: Quality) -> Result<Self> {
-        const NEAR_DEVICE: &str = "near";
-        const FAR_DEVICE: &str = "far";
-        let (near, far) = (Namespace::new()?, Namespace::new()?);
-        let mut command = near.command(program);
-        command.args([NEAR_DEVICE, FAR_DEVICE, &quality.delay.as_millis().to_string()]);
+        let mut link = Self { near: Namespace::new()?, far: Namespace::new()?, links: Vec::new() };
+        link.add(program, quality, [NEAR, FAR])?;
+        Ok(link)
+    }
+
+    /// One more link, with an address at either end; says the name of the near device.
+    pub(super) fn add(
+        &mut self,
+        program: &Path,
+        quality: Quality,
+        [own, other]: [&str; 2],
+    ) -> Result<String> {
+        let number = self.links.len();
+        let [near, far] = ["near", "far"].map(|end| format!("{end}{number}"));
+        let mut command = self.near.command(program);
+        command.args([near.as_str(), far.as_str(), &quality.delay.as_millis().to_string()]);
         command.args([quality.lost_per_million.to_string(), quality.seed.to_string()]);
         let mut link = Process::start(&mut command)?;
         ensure!(link.line()? == "ready", "the link does not start");
-        near.ip(&["link", "set", FAR_DEVICE, "netns", &far.pid.to_string()])?;
+        self.near.ip(&["link", "set", &far, "netns", &self.far.pid.to_string()])?;
         for (namespace, device, own, other) in
-            [(&near, NEAR_DEVICE, NEAR, FAR), (&far, FAR_DEVICE, FAR, NEAR)]
+            [(&self.near, &near, own, other), (&self.far, &far, other, own)]
         {
             namespace.ip(&["address", "add", own, "peer", other, "dev", device])?;
             namespace.ip(&["link", "set", device, "up"])?;
             namespace
                 .ip(&[&["route", "replace", other, "dev", device, "src", own], &CONGESTION[..]].concat())?;
         }
-        Ok(Self { near, far, _link: link })
+        self.links.push(link);
+        Ok(near)
     }
 }

@@ -72,6 +72,7 @@ impl Process {
 pub(super) struct Pair {
     listener: Process,
     dialer: Process,
+    address: String,
 }
 
 /// How a command went.
@@ -99,7 +100,19 @@ impl Pair {
         let line: Value = serde_json::from_str(&listener.line()?)?;
         let address = line.get("address").and_then(Value::as_str).context("the listener tells no address")?;
         let dialer = Process::start(dialing.command(program).args(["dial", transport, address]))?;
-        Ok(Self { listener, dialer })
+        Ok(Self { listener, dialer, address: address.to_owned() })
+    }
+
+    /// One of the listener's.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Connections that the listener has accepted so far.
+    pub(super) fn accepted(&mut self) -> Result<f64> {
+        self.listener.say("accepted")?;
+        let line: Value = serde_json::from_str(&self.listener.line()?)?;
+        line.get("accepted").and_then(Value::as_f64).context("the listener does not tell what it accepted")
     }
 
     pub(super) fn run(&mut self, command: &str) -> Result<Outcome> {
