@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     honest::{Regulars, assert_open_to_newcomers},
-    usage::{Victim, sockets},
+    usage::{Victim, alone, sockets},
 };
 
 const DIALERS: usize = 10_000;
@@ -46,6 +46,7 @@ fn dialers(port: u16, count: usize, first: impl Fn(usize) -> Vec<u8>) -> Vec<Tas
 }
 
 async fn assert_survived(fault: &'static str, first: impl Fn(usize) -> Vec<u8>) {
+    let _alone = alone().await;
     let mut victim = Victim::start(fault);
     let addresses = victim.addresses();
     let regulars = Regulars::connect(&addresses).await;

@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 
 use crate::{
     honest::{ECHO, Regulars, assert_open_to_newcomers, dial, node},
-    usage::{Victim, sockets},
+    usage::{Victim, alone, sockets},
 };
 
 const DIALERS: usize = 10_000;
@@ -75,6 +75,7 @@ async fn one_address_that_connects_ten_thousand_times_gets_its_share_and_no_more
     const REFUSED: &str = "peerloom_resource_refused_total{scope=\"network\",resource=\"connections\"}";
     const MEMORY: &str = "peerloom_resource_held{scope=\"system\",resource=\"memory\"}";
     const DESCRIPTORS: &str = "peerloom_resource_held{scope=\"system\",resource=\"descriptors\"}";
+    let _alone = alone().await;
     let mut victim = Victim::start_with("one address, 10,000 connections", &limits());
     let addresses = victim.addresses();
     let regulars = Regulars::connect(&addresses).await;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::common::{Server, free_port};
 
@@ -95,6 +96,12 @@ impl Victim {
         assert_eq!(addresses.len(), 5, "{addresses:?}");
         addresses
     }
+}
+
+/// To be held while a test has thousands of sockets: all tests of this process share its descriptors.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static FLOOD: Mutex<()> = Mutex::const_new(());
+    FLOOD.lock().await
 }
 
 /// How many sockets of `wanted` this process can have, after asking for as many as it may.
