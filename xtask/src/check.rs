@@ -22,7 +22,7 @@ const IN_THE_PAGE: [&str; 6] = [
 ];
 
 /// Those of the crate `peerloom`.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "",
     "peerloom/tcp",
     "peerloom/websocket",
@@ -32,6 +32,7 @@ const FEATURES: [&str; 9] = [
     "peerloom/relay-client",
     "peerloom/relay-server",
     "peerloom/perf",
+    "peerloom/peer-storage",
 ];
 
 /// The database is a few MB.

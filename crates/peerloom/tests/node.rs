@@ -89,6 +89,22 @@ fn a_data_directory_keeps_every_address() {
 }
 
 #[tokio::test]
+async fn a_data_directory_keeps_what_is_known_of_peers() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = peerloom::builder().listen(address("/ip4/127.0.0.1/tcp/0")).start().await.unwrap();
+    let start = || peerloom::builder().data_dir(directory.path()).start();
+    let first = start().await.unwrap();
+    first.dial(server.listen_addresses().remove(0)).await.unwrap();
+    // Somebody else's turn does not come before the first has let go.
+    let beside = start().await.unwrap();
+    assert!(beside.dial(server.peer_id()).await.is_err());
+    beside.close().await;
+    first.close().await;
+    let second = start().await.unwrap();
+    second.dial(server.peer_id()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_identity_that_is_given_goes_before_the_one_that_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let kept = peerloom::builder().data_dir(directory.path()).start().await.unwrap();
