@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use peerloom_core::{Keypair, PeerId, SignedEnvelope, runtime::Instant};
+use peerloom_autonat::{
+    DialData, MAX_DIAL_DATA, Request, Step,
+    message::{DialBack, MAX_ADDRESSES as MAX_ADDRESSES_TO_DIAL, Message as AutonatMessage},
+    v1,
+};
+use peerloom_core::{Keypair, Multiaddr, PeerId, SignedEnvelope, runtime::Instant};
 use peerloom_relay::{
     Voucher,
     message::{HopMessage, MAX_ADDRESSES, StopMessage},
@@ -40,6 +45,38 @@ pub fn relay_voucher(data: &[u8]) {
     voucher.check(relay.peer_id(), voucher.peer, voucher.expires).expect("it holds for what it says");
     let stranger: PeerId = Keypair::from_seed([6; 32]).peer_id();
     voucher.check(stranger, voucher.peer, voucher.expires).expect_err("and for no other relay");
+}
+
+/// Messages between a client and a server of AutoNAT, both versions, and what a client and a server make of them.
+pub fn autonat_messages(data: &[u8]) {
+    let _ = v1::Response::decode(data);
+    if let Ok(message) = DialBack::decode(data) {
+        assert_eq!(DialBack::decode(&message.encode()), Ok(message));
+    }
+    let Ok(message) = AutonatMessage::decode(data.to_vec().into()) else { return };
+    assert_eq!(AutonatMessage::decode(message.encode().into()).as_ref(), Ok(&message));
+    match &message {
+        AutonatMessage::DialRequest { addresses, .. } => assert!(addresses.len() <= MAX_ADDRESSES_TO_DIAL),
+        AutonatMessage::DialDataResponse { data } => {
+            let mut wanted = DialData::new(data.len() as u64);
+            let done = wanted.received(data.len());
+            assert!(done.is_err() || done == Ok(true));
+        }
+        _ => {}
+    }
+    let asked: Vec<Multiaddr> = ["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1"]
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let mut request = Request::new(asked.clone(), 1);
+    match request.received(message.clone()) {
+        Ok(Step::SendData(bytes)) => {
+            assert!(bytes <= MAX_DIAL_DATA);
+            request.received(message).expect_err("nobody pays twice");
+        }
+        Ok(Step::Dialed { address, .. }) => assert!(asked.contains(&address)),
+        Ok(Step::Refused) | Err(_) => {}
+    }
 }
 
 /// Messages of the signaling of WebRTC.

@@ -36,6 +36,7 @@ fn corpora_of_upgrade_are_replayed() {
 
 #[test]
 fn corpora_of_protocols_are_replayed() {
+    replay("autonat_messages", protocols::autonat_messages);
     replay("relay_messages", protocols::relay_messages);
     replay("relay_voucher", protocols::relay_voucher);
     replay("signaling_message", protocols::signaling_message);

@@ -227,6 +227,11 @@ impl Node {
         self.shared().transports.write().push(Arc::new(transport));
     }
 
+    /// Whether one of the transports can make something of this address.
+    pub fn can_dial(&self, address: &Multiaddr) -> bool {
+        self.shared().transport(|transport| transport.can_dial(address)).is_some()
+    }
+
     /// Opens a stream for the first of `protocols` that the remote handles, on the best connection to it: a direct one before a
     /// relayed one, and of several the newest.
     ///
