@@ -26,6 +26,7 @@ pub struct Builder {
     pub(crate) identity: Option<Keypair>,
     pub(crate) data_dir: Option<PathBuf>,
     listen: Vec<Multiaddr>,
+    external: Vec<Multiaddr>,
     port: Option<u16>,
     handlers: Vec<Setup>,
     pub(crate) own_transports: Vec<Arc<dyn Transport>>,
@@ -48,6 +49,7 @@ impl Default for Builder {
             identity: None,
             data_dir: None,
             listen: Vec::new(),
+            external: Vec::new(),
             port: None,
             handlers: Vec::new(),
             own_transports: Vec::new(),
@@ -89,6 +91,13 @@ impl Builder {
     /// relay, and lets those who come through it connect directly, over WebRTC.
     pub fn listen(mut self, address: Multiaddr) -> Self {
         self.listen.push(address);
+        self
+    }
+
+    /// Tells others this address, too, that of a router which forwards a port, for example: see
+    /// [`Node::add_external_address`]. May be said again.
+    pub fn external_address(mut self, address: Multiaddr) -> Self {
+        self.external.push(address);
         self
     }
 
@@ -165,7 +174,9 @@ impl Builder {
         }
         let listen = self.addresses()?;
         let handlers = std::mem::take(&mut self.handlers);
+        let external = std::mem::take(&mut self.external);
         let node = transports::build(self)?;
+        external.iter().for_each(|address| node.add_external_address(address));
         for handle in handlers {
             handle(&node)?;
         }

@@ -157,11 +157,11 @@ pub use peerloom_core::{
 };
 #[doc(inline)]
 pub use peerloom_node::{
-    ConnectError, ConnectionId, ConnectionInfo, Denied, DialTarget, Direction, Events, Gate, Gating,
-    HandleError, IncomingStream, IpNetwork, KnownAddress, Limits, MetadataError, Node, NodeBuilder,
-    NodeEvent, OpenStreamError, OpenedStream, Passage, PeerAddressSource, PeerChange, PeerDetails,
-    PeerStorage, PeerStorageError, PeerStore, Refusal, Rule, RuleError, StoredPeer, StreamTarget, WeakNode,
-    identify, ping, resources,
+    AddressSource, ConnectError, ConnectionId, ConnectionInfo, Denied, DialTarget, Direction, Events, Gate,
+    Gating, HandleError, IncomingStream, IpNetwork, KnownAddress, Limits, MetadataError, Node, NodeBuilder,
+    NodeEvent, OpenStreamError, OpenedStream, OwnAddress, Passage, PeerAddressSource, PeerChange,
+    PeerDetails, PeerStorage, PeerStorageError, PeerStore, Reachability, Refusal, Rule, RuleError,
+    StoredPeer, StreamTarget, WeakNode, identify, ping, resources,
 };
 #[cfg(feature = "peer-storage")]
 #[doc(inline)]
@@ -188,6 +188,13 @@ pub mod perf {
 pub mod dns {
     #[doc(inline)]
     pub use peerloom_dns::*;
+}
+
+/// Which of a node's addresses others reach: the feature `autonat`.
+#[cfg(feature = "autonat")]
+pub mod autonat {
+    #[doc(inline)]
+    pub use peerloom_autonat::*;
 }
 
 /// Peers that cannot be dialed are reached through one that can: the features `relay-client` and, to be that one,

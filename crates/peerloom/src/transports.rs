@@ -27,6 +27,11 @@ pub(crate) struct Options {
     key_exchange: peerloom_upgrade::tls::KeyExchange,
     #[cfg(any(feature = "quic", feature = "webrtc"))]
     idle_timeout: Option<Duration>,
+    /// `None` for the default.
+    #[cfg(feature = "autonat")]
+    autonat: Option<Option<peerloom_autonat::ClientConfig>>,
+    #[cfg(feature = "autonat")]
+    serve_autonat: Option<peerloom_autonat::ServerConfig>,
     #[cfg(feature = "webrtc")]
     pub(crate) webrtc: peerloom_webrtc::WebRtcConfig,
     /// `None` for the default.
@@ -35,6 +40,24 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// A node in the same network with an identity and sockets of its own, to dial from.
+    #[cfg(feature = "autonat")]
+    fn dialer(&self, gating: &peerloom_node::Gating) -> Result<Node, StartError> {
+        let mut options = Self {
+            #[cfg(any(feature = "tcp", feature = "websocket"))]
+            private_network: self.private_network.clone(),
+            #[cfg(any(feature = "quic", feature = "tcp"))]
+            key_exchange: self.key_exchange,
+            #[cfg(feature = "dns")]
+            name_servers: self.name_servers.clone(),
+            ..Self::default()
+        };
+        let keypair = Keypair::generate();
+        let transports = options.transports(&keypair, None, gating)?;
+        let node = Node::builder(keypair).gating(gating.clone()).identify(None).answer_pings(false);
+        Ok(transports.into_iter().fold(node, |node, transport| node.transport(transport)).build())
+    }
+
     pub(crate) fn is_private(&self) -> bool {
         #[cfg(any(feature = "tcp", feature = "websocket"))]
         return self.private_network.is_some();
@@ -60,6 +83,22 @@ impl Options {
         return self.certificate.is_some();
         #[cfg(not(feature = "websocket"))]
         false
+    }
+}
+
+/// Which addresses others reach: the feature `autonat`.
+#[cfg(feature = "autonat")]
+impl Builder {
+    /// How peers are asked which of the node's addresses they reach; `None` if they are not. They are by default.
+    pub fn autonat(mut self, config: impl Into<Option<peerloom_autonat::ClientConfig>>) -> Self {
+        self.options.autonat = Some(config.into());
+        self
+    }
+
+    /// Dials others back who want to know the same, from sockets of its own.
+    pub fn serve_autonat(mut self, config: peerloom_autonat::ServerConfig) -> Self {
+        self.options.serve_autonat = Some(config);
+        self
     }
 }
 
@@ -155,6 +194,8 @@ impl Builder {
 pub(crate) fn build(mut builder: Builder) -> Result<Node, StartError> {
     let keypair = builder.take_identity()?;
     let mut options = builder.options;
+    #[cfg(feature = "autonat")]
+    let dialer = options.serve_autonat.is_some().then(|| options.dialer(&builder.gating)).transpose()?;
     let data_dir = builder.data_dir.as_deref();
     let transports = options.transports(&keypair, data_dir, &builder.gating)?;
     let transports = builder.own_transports.into_iter().chain(transports);
@@ -169,6 +210,15 @@ pub(crate) fn build(mut builder: Builder) -> Result<Node, StartError> {
         None => node,
     };
     let node = transports.fold(node, |node, transport| node.transport(transport)).build();
+    #[cfg(feature = "autonat")]
+    {
+        if let Some(config) = options.autonat.take().unwrap_or_else(|| Some(Default::default())) {
+            peerloom_autonat::AutonatClient::start(&node, config)?;
+        }
+        if let Some((dialer, config)) = dialer.zip(options.serve_autonat.take()) {
+            peerloom_autonat::serve(&node, dialer, config)?;
+        }
+    }
     #[cfg(feature = "relay-client")]
     peerloom_relay::RelayClient::start(&node, options.relay_client())?;
     #[cfg(all(feature = "webrtc", feature = "relay-client"))]

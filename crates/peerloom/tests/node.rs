@@ -5,7 +5,8 @@
     feature = "websocket",
     feature = "quic",
     feature = "webrtc",
-    feature = "relay-client"
+    feature = "relay-client",
+    feature = "autonat"
 ))]
 // Allowed in tests; clippy takes only the functions marked as such for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -192,4 +193,28 @@ async fn what_cannot_be_started_is_named() {
 fn a_node_can_be_started_in_any_task() {
     fn is_send(_: impl Send) {}
     is_send(peerloom::builder().port(0).start());
+}
+
+#[tokio::test]
+async fn a_node_finds_out_that_another_reaches_it() {
+    use peerloom::autonat::{ClientConfig, ServerConfig};
+
+    let (mut private, mut serves) = (ClientConfig::default(), ServerConfig::default());
+    (private.private, private.confidence, serves.private) = (true, 1, true);
+    let server = peerloom::builder().listen(address("/ip4/127.0.0.1/udp/0/quic-v1")).autonat(None);
+    let server = server.serve_autonat(serves).start().await.unwrap();
+    let client =
+        peerloom::builder().listen(address("/ip4/127.0.0.1/tcp/0")).autonat(private).start().await.unwrap();
+    let mut events = client.events();
+    client.dial(server.listen_addresses().remove(0)).await.unwrap();
+    let verdict = async {
+        loop {
+            if let Some(NodeEvent::ReachabilityChanged { reachability, .. }) = events.next().await {
+                return reachability;
+            }
+        }
+    };
+    let verdict = tokio::time::timeout(Duration::from_secs(60), verdict).await.unwrap();
+    assert_eq!(verdict, peerloom::Reachability::Reachable);
+    assert_eq!(client.own_addresses()[0].reachability, verdict);
 }

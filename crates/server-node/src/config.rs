@@ -13,6 +13,7 @@ use peerloom_webrtc::WebRtcConfig;
 use serde::Deserialize;
 
 use crate::{
+    autonat::FileAutonat,
     cli::RunArguments,
     gating::{FileGating, Rules},
     limits::FileLimits,
@@ -35,6 +36,9 @@ pub(crate) struct Config {
     pub(crate) gating: Rules,
     /// What this was read from, to be read again.
     pub(crate) file: Option<PathBuf>,
+    pub(crate) autonat: FileAutonat,
+    /// Where else the node is reached, as the operator knows.
+    pub(crate) external_addresses: Vec<Multiaddr>,
 }
 
 /// The file, as it is written. An unknown key is an error: a misspelt one must not pass for a default.
@@ -45,6 +49,8 @@ struct File {
     port: Option<NonZeroU16>,
     data_dir: Option<PathBuf>,
     status: Option<SocketAddr>,
+    #[serde(default)]
+    external_addresses: Vec<String>,
     private_network: Option<PathBuf>,
     #[serde(default)]
     tls: FileTls,
@@ -58,6 +64,8 @@ struct File {
     webrtc: FileWebRtc,
     #[serde(default)]
     gating: FileGating,
+    #[serde(default)]
+    autonat: FileAutonat,
 }
 
 /// What a port number carries: of TCP and of UDP, over IPv4 and IPv6.
@@ -107,6 +115,8 @@ impl Config {
             network,
             gating: file.gating.rules()?,
             file: arguments.config,
+            autonat: file.autonat,
+            external_addresses: parse_all("external_addresses", &file.external_addresses)?,
         })
     }
 }
@@ -195,6 +205,15 @@ mod tests {
         }
         assert!(on_one_port(7, false, true).contains(&"/ip4/0.0.0.0/tcp/7/tls/ws".to_owned()));
         assert!(on_one_port(7, false, false).iter().all(|address| address.starts_with("/ip4/0.0.0.0/")));
+    }
+
+    #[test]
+    fn autonat_is_on_unless_it_is_switched_off() {
+        let file = File::parse("external_addresses = [\"/dns4/a.example/tcp/1\"]\n[autonat]\nserver = false")
+            .unwrap();
+        assert!(file.autonat.client && !file.autonat.server && !file.autonat.private_addresses);
+        assert!(File::parse("").unwrap().autonat.server);
+        assert!(File::parse("[autonat]\nsrever = true").is_err());
     }
 
     #[test]

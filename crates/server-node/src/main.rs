@@ -1,6 +1,7 @@
 //! `peerloom`: a libp2p node for operators and for programs in other languages, and the two commands that measure one from
 //! outside.
 
+mod autonat;
 mod cli;
 mod client;
 mod config;

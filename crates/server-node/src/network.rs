@@ -75,6 +75,12 @@ impl Network {
         Ok(Self { private, certificate, key_exchange, name_servers: dns.servers })
     }
 
+    /// The same for a node that only dials.
+    pub(crate) fn to_dial(&self) -> Self {
+        let (private, name_servers) = (self.private.clone(), self.name_servers.clone());
+        Self { private, certificate: None, key_exchange: self.key_exchange, name_servers }
+    }
+
     /// Who answers for names. A machine without a configuration of DNS still has a hosts file.
     pub(crate) fn resolver(&self) -> anyhow::Result<SystemResolver> {
         if !self.name_servers.is_empty() {

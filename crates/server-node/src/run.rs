@@ -19,8 +19,8 @@ use peerloom_websocket::WebSocketTransport;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::RunArguments, config::Config, echo, gating, identity, liveness, network::Network, open_files,
-    status::Status, webrtc,
+    autonat, cli::RunArguments, config::Config, echo, gating, identity, liveness, network::Network,
+    open_files, status::Status, webrtc,
 };
 
 /// What is known of peers, in the data directory.
@@ -61,14 +61,18 @@ impl Running {
         let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
 
         let is_private = config.network.private.is_some();
-        let relays = config.network.relay_client();
+        let (relays, to_dial) = (config.network.relay_client(), config.network.to_dial());
         let gating = Gating::new();
         config.gating.apply(&gating);
         let peers = config.data_dir.join(PEERS);
-        let node = builder(keypair, Storage::Directory(config.data_dir), config.network, gating)?;
+        let node = builder(keypair, Storage::Directory(config.data_dir), config.network, gating.clone())?;
         let node = keep_peers(node, peers)?;
         let node = node.limits(limits).build();
+        for address in &config.external_addresses {
+            node.add_external_address(address);
+        }
         RelayClient::start(&node, relays)?;
+        let autonat = autonat::start(&node, &config.autonat, to_dial, gating)?;
         if !is_private {
             webrtc::start(&node, config.webrtc, true)?;
         }
@@ -76,7 +80,7 @@ impl Running {
             Some(limits) => Some(peerloom_relay::serve(&node, RelayConfig::new(limits))?),
             None => None,
         };
-        let status = Status::bind(config.status, &node, relay).await?;
+        let status = Status::bind(config.status, &node, relay, autonat).await?;
         let webrtc = webrtc::address_for(&config.listen).filter(|_| !is_private);
         let listen = config.listen.into_iter().chain(webrtc).collect();
         Ok(Self { node, status, terminate, hangup, file: config.file, listen })

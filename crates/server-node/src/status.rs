@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::Context;
 use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
-use peerloom_node::{Direction, Node, NodeEvent};
+use peerloom_autonat::AutonatServer;
+use peerloom_node::{Direction, Node, NodeEvent, Reachability};
 use peerloom_relay::RelayServer;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
@@ -34,13 +35,14 @@ impl Status {
         address: SocketAddr,
         node: &Node,
         relay: Option<RelayServer>,
+        autonat: Option<AutonatServer>,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("status {address}"))?;
         let address = listener.local_addr().with_context(|| format!("status {address}"))?;
         Ok(Self {
             listener,
             address,
-            shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node, relay) }),
+            shared: Arc::new(Shared { node: node.clone(), metrics: Metrics::new(node, relay, autonat) }),
         })
     }
 
@@ -89,6 +91,8 @@ struct Metrics {
     unused: Counter<u64>,
     superfluous: Counter<u64>,
     relay: Option<RelayMetrics>,
+    autonat: Option<AutonatMetrics>,
+    own_addresses: Family<ByReachability, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,8 +107,21 @@ enum DirectionLabel {
     outbound,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReachability {
+    reachability: ReachabilityLabel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // The variants' names are the label's values.
+enum ReachabilityLabel {
+    reachable,
+    unknown,
+    unreachable,
+}
+
 impl Metrics {
-    fn new(node: &Node, relay: Option<RelayServer>) -> Self {
+    fn new(node: &Node, relay: Option<RelayServer>, autonat: Option<AutonatServer>) -> Self {
         let mut registry = Registry::with_prefix("peerloom");
         let connections = Gauge::<i64>::default();
         let tasks = Gauge::<i64>::default();
@@ -153,6 +170,13 @@ impl Metrics {
 
         let resources = ResourceMetrics::new(&mut registry);
         let relay = relay.map(|server| RelayMetrics::new(server, &mut registry));
+        let autonat = autonat.map(|server| AutonatMetrics::new(server, &mut registry));
+        let own_addresses = Family::<ByReachability, Gauge>::default();
+        registry.register(
+            "own_addresses",
+            "Addresses of this node, by whether others reach them",
+            own_addresses.clone(),
+        );
         let mut events = node.events();
         node.spawn(async move {
             while let Some(event) = events.next().await {
@@ -184,6 +208,8 @@ impl Metrics {
             unused,
             superfluous,
             relay,
+            autonat,
+            own_addresses,
         }
     }
 
@@ -204,6 +230,18 @@ impl Metrics {
         }
         if let Some(relay) = &self.relay {
             relay.update();
+        }
+        if let Some(autonat) = &self.autonat {
+            autonat.update();
+        }
+        let own = node.own_addresses();
+        for (label, reachability) in [
+            (ReachabilityLabel::reachable, Reachability::Reachable),
+            (ReachabilityLabel::unknown, Reachability::Unknown),
+            (ReachabilityLabel::unreachable, Reachability::Unreachable),
+        ] {
+            let count = own.iter().filter(|own| own.reachability == reachability).count();
+            set(&self.own_addresses.get_or_create(&ByReachability { reachability: label }), count);
         }
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -258,6 +296,48 @@ impl RelayMetrics {
             (&self.circuits_opened, stats.circuits_opened),
             (&self.refused, stats.refused),
             (&self.bytes, stats.bytes),
+        ] {
+            counter.inner().fetch_max(now, Relaxed);
+        }
+    }
+}
+
+/// What AutoNAT has done for others, where this node is a server of it.
+struct AutonatMetrics {
+    server: AutonatServer,
+    requests: Counter<u64>,
+    turned_away: Counter<u64>,
+    dials: Counter<u64>,
+}
+
+impl AutonatMetrics {
+    fn new(server: AutonatServer, registry: &mut Registry) -> Self {
+        let metrics = Self {
+            server,
+            requests: Counter::default(),
+            turned_away: Counter::default(),
+            dials: Counter::default(),
+        };
+        registry.register(
+            "autonat_requests",
+            "Requests to dial a client's address",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "autonat_turned_away",
+            "Of these, those that were not served",
+            metrics.turned_away.clone(),
+        );
+        registry.register("autonat_dials", "Addresses dialed for clients", metrics.dials.clone());
+        metrics
+    }
+
+    fn update(&self) {
+        let stats = self.server.stats();
+        for (counter, now) in [
+            (&self.requests, stats.requests),
+            (&self.turned_away, stats.rejected.saturating_add(stats.refused)),
+            (&self.dials, stats.reached.saturating_add(stats.not_reached)),
         ] {
             counter.inner().fetch_max(now, Relaxed);
         }
