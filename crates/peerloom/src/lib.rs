@@ -141,6 +141,8 @@
 mod builder;
 mod error;
 pub mod identity;
+#[cfg(any(feature = "tcp", feature = "websocket", feature = "quic", feature = "webrtc"))]
+mod interfaces;
 #[cfg(feature = "peer-storage")]
 mod peers;
 mod port;

@@ -210,6 +210,8 @@ pub(crate) fn build(mut builder: Builder) -> Result<Node, StartError> {
         None => node,
     };
     let node = transports.fold(node, |node, transport| node.transport(transport)).build();
+    #[cfg(any(feature = "tcp", feature = "websocket", feature = "quic", feature = "webrtc"))]
+    crate::interfaces::follow(&node);
     #[cfg(feature = "autonat")]
     {
         if let Some(config) = options.autonat.take().unwrap_or_else(|| Some(Default::default())) {

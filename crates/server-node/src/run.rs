@@ -1,6 +1,6 @@
 //! `peerloom run`, and what every command that runs a node has of it.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use peerloom_core::{Keypair, Multiaddr};
@@ -12,7 +12,7 @@ use peerloom_quic::{
     certificate::{Certificates, DirectoryStore},
 };
 use peerloom_relay::{RelayClient, RelayConfig};
-use peerloom_socket::tcp::TcpPorts;
+use peerloom_socket::{interfaces::InterfaceChanges, tcp::TcpPorts};
 use peerloom_tcp::TcpTransport;
 use peerloom_webrtc::{Certificate, WebRtcDirectConfig, WebRtcDirectTransport};
 use peerloom_websocket::WebSocketTransport;
@@ -104,6 +104,7 @@ impl Running {
             outcome = self.status.serve() => outcome?,
             never = liveness::watch(&self.node) => match never {},
             never = gating::reload(self.file.as_deref(), &mut self.hangup, &self.node) => match never {},
+            never = follow_interfaces(&self.node) => match never {},
             _ = self.terminate.recv() => {}
             interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         }
@@ -124,6 +125,20 @@ fn keep_peers(node: NodeBuilder, path: PathBuf) -> Result<NodeBuilder, PeerFileE
         }
         Err(error) => Err(error),
     }
+}
+
+/// Tells the node when the machine has other addresses.
+async fn follow_interfaces(node: &Node) -> Infallible {
+    let following = async {
+        let mut changes = InterfaceChanges::watch()?;
+        loop {
+            changes.next().await?;
+            node.network_changed();
+        }
+    };
+    let Err::<Infallible, io::Error>(error) = following.await;
+    tracing::warn!(%error, "changes of the machine's addresses are not seen");
+    std::future::pending().await
 }
 
 /// Where a node keeps its certificates.

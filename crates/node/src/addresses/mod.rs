@@ -76,9 +76,11 @@ impl Node {
         }
     }
 
-    /// The machine's network has changed, or may have: what listens on all of its addresses looks which ones these are.
+    /// To be called when an address of this machine has come or gone: what listens on all of them looks which ones these are, and
+    /// what was connected is looked after as by [`resumed`](Self::resumed).
     pub fn network_changed(&self) {
         self.shared().network_changes.send_replace(());
+        self.resumed();
     }
 }
 

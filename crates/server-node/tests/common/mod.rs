@@ -97,13 +97,18 @@ impl Server {
     }
 
     pub(crate) fn status_page(&self, path: &str) -> String {
-        let (_, address) = self.status.split_once("://").unwrap();
-        let mut socket = TcpStream::connect(address).unwrap();
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
+        status_page(&self.status, path)
     }
+}
+
+/// A page of the status port at that URL.
+pub(crate) fn status_page(url: &str, path: &str) -> String {
+    let (_, address) = url.split_once("://").unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 impl Drop for Server {

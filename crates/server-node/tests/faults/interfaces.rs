@@ -18,7 +18,7 @@ use peerloom_quic::{QuicConfig, QuicTransport, WebTransportConfig, WebTransportT
 use peerloom_webrtc::{WebRtcDirectConfig, WebRtcDirectTransport};
 
 use crate::{
-    common::{PEERLOOM, Server},
+    common::{PEERLOOM, Server, status_page},
     honest::{Regulars, assert_open_to_newcomers, dial, echo},
 };
 
@@ -177,4 +177,59 @@ fn impatient_node() -> Node {
         .transport(WebTransportTransport::new(keypair.clone(), web_transport))
         .transport(WebRtcDirectTransport::new(keypair, web_rtc).unwrap())
         .build()
+}
+
+const STATUS: &str = "PEERLOOM_FAULTS_STATUS";
+const NEIGHBOUR: &str = "interfaces::what_the_server_says_of_itself_while_its_addresses_change";
+
+#[test]
+fn a_server_tells_the_addresses_that_its_machine_has_now() {
+    let name = format!("peerloom-addresses-{}", std::process::id());
+    if !ip(&["netns", "add", &name]) {
+        println!("skipped: addresses that come and go: no network namespaces on this machine, or no root");
+        return;
+    }
+    let namespace = Namespace(name);
+    for arguments in [&["link", "set", "lo", "up"][..], &["address", "add", "10.77.1.1/24", "dev", "lo"]] {
+        assert!(ip(&[&["-n", &namespace.0], arguments].concat()));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(&namespace.0, directory.path());
+    assert!(server.addresses.iter().any(|address| address.contains("/10.77.1.1/")));
+    let neighbour = Command::new("ip")
+        .args(["netns", "exec", &namespace.0])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NEIGHBOUR, "--ignored", "--nocapture"])
+        .env(STATUS, &server.status)
+        .status();
+    assert!(neighbour.unwrap().success());
+}
+
+struct Namespace(String);
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        ip(&["netns", "del", &self.0]);
+    }
+}
+
+#[test]
+#[ignore = "the test above runs it where it belongs"]
+fn what_the_server_says_of_itself_while_its_addresses_change() {
+    let url = std::env::var(STATUS).unwrap();
+    let tells = |address: &str| status_page(&url, "/health").contains(&format!("/{address}/"));
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        println!("  {what} after {:.1?}", start.elapsed());
+    };
+    assert!(tells("10.77.1.1") && !tells("10.77.2.2"));
+    assert!(ip(&["address", "add", "10.77.2.2/24", "dev", "lo"]));
+    until("a new address is told", &|| tells("10.77.2.2"));
+    assert!(ip(&["address", "delete", "10.77.1.1/24", "dev", "lo"]));
+    until("one that is gone is not", &|| !tells("10.77.1.1"));
+    assert!(tells("10.77.2.2") && tells("127.0.0.1"));
 }
