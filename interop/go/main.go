@@ -1,6 +1,8 @@
 // go-libp2p as a peer program of the matrix; ../README.md has its contracts.
 //
-// usage: peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…] | test-plans
+// usage: peer listen ADDR | relay ADDR | reserve ADDR relayed | serve-autonat ADDR | ask-autonat ADDR |
+//
+//	dial ADDR [CHECK…] | test-plans
 package main
 
 import (
@@ -35,10 +37,15 @@ func run(arguments []string) error {
 		return listen(arguments[1])
 	case len(arguments) >= 2 && arguments[0] == "relay":
 		return relay(arguments[1])
+	case len(arguments) == 2 && arguments[0] == "serve-autonat":
+		return serveAutonat(arguments[1])
+	case len(arguments) == 2 && arguments[0] == "ask-autonat":
+		return askAutonat(arguments[1])
 	case len(arguments) == 3 && arguments[0] == "reserve" && arguments[2] == "relayed":
 		return reserve(arguments[1])
 	}
-	return errors.New("usage: peer listen ADDR | relay ADDR | reserve ADDR relayed | dial ADDR [CHECK…] | test-plans")
+	return errors.New("usage: peer listen ADDR | relay ADDR | reserve ADDR relayed | serve-autonat ADDR | ask-autonat ADDR | " +
+		"dial ADDR [CHECK…] | test-plans")
 }
 
 // report prints one line of JSON.

@@ -11,6 +11,8 @@ import { PACKAGE } from './site.mjs'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const PACKAGE_BUILT = join(PACKAGE, 'dist')
+/** Five questions, each of which may wait three seconds before it costs a dial. */
+const AUTONAT_MS = 120_000
 const START_MS = 30_000
 /** A listener may notice a little later than the dialer. */
 const HEARD_MS = 5_000
@@ -48,6 +50,12 @@ circuit_bytes = ${CIRCUIT_LIMITS.bytes}
 circuit_seconds = ${CIRCUIT_LIMITS.seconds}
 `
 
+/** All is on loopback. */
+const AUTONAT_CONFIG = `
+[autonat]
+private_addresses = true
+`
+
 /**
  * Every peer, with `listens` and `dials`: the transports in which it can. `reserves` and `reaches` are the same behind a relay,
  * and a peer that relays has `relay`. `prepare` builds what it needs, and returns why the peer cannot be had on this machine,
@@ -82,6 +90,8 @@ function peerloom(programs) {
     listen: (transport, protection) => listenOurs(join(folder, 'peerloom'), transport, ARGUMENTS[protection]),
     relay: (transport) => listenOurs(join(folder, 'peerloom'), transport, [], RELAY_CONFIG),
     reserve: (relay, path) => listenWith(program(), ['reserve', relay, path], PATHS[path]),
+    serveAutonat: (transport) => listenOurs(join(folder, 'peerloom'), transport, [], AUTONAT_CONFIG),
+    askAutonat: (address) => askWith(program(), address),
     dial: (address, without, linger, _browser, protection) =>
       dialWith(program(), ['dial', address, ...without], linger, ENVIRONMENTS_OF_OURS[protection]),
     ping: (address, protection) => pingWith(join(folder, 'peerloom'), address, ARGUMENTS[protection]),
@@ -213,6 +223,8 @@ function foreignProgram(build) {
       listenWith(program, ['listen', LISTEN[transport]], undefined, ENVIRONMENTS[protection]),
     relay: (transport) => listenWith(program, ['relay', LISTEN[transport]]),
     reserve: (relay, path) => listenWith(program, ['reserve', relay, path], PATHS[path]),
+    serveAutonat: (transport) => listenWith(program, ['serve-autonat', LISTEN[transport]]),
+    askAutonat: (address) => askWith(program, address),
     dial: (address, without, linger, _browser, protection) =>
       dialWith(program, ['dial', address, ...without], linger, ENVIRONMENTS[protection]),
   }
@@ -353,6 +365,16 @@ async function dialWith(command, args, linger, environment = {}) {
     const outcome = await process.find('what it found', DIAL_MS, (line) => json(line))
     await linger(outcome)
     return outcome
+  } finally {
+    await process.stop()
+  }
+}
+
+/** What a peer is told of its addresses by the server of AutoNAT at that address. */
+async function askWith(program, address) {
+  const process = new Program(program, ['ask-autonat', address], `${program} ask-autonat`)
+  try {
+    return await process.find('the answers', AUTONAT_MS, (line) => json(line)?.answers)
   } finally {
     await process.stop()
   }

@@ -13,6 +13,7 @@ import { after, before, describe, it, test } from 'node:test'
 import { parseArgs } from 'node:util'
 import { Browser } from './browser.mjs'
 import { CHECKS, checksOf, defectsOf, withoutPeer } from './checks.mjs'
+import { autonatTests } from './autonat.mjs'
 import { allPeers } from './peers.mjs'
 import { rowsOf } from './rows.mjs'
 
@@ -56,6 +57,10 @@ after(async () => {
   printTable()
   if (options.json) writeTable(options.json)
 })
+
+// Those that the rows have prepared.
+const servers = [...new Set(rows.flatMap(playersOf))].filter(({ name }) => ['peerloom', 'go-libp2p'].includes(name))
+autonatTests(servers.filter((peer) => !broken.has(peer)), unavailable)
 
 for (const row of rows) {
   const peers = playersOf(row)

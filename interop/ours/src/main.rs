@@ -1,10 +1,11 @@
 //! Our dialer, and our listener behind a relay, as a peer program of the matrix; ../README.md has its contract. And, as
 //! `test-plans`, our program for the matrix of the libp2p project.
 //!
-//! usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…] | test-plans
+//! usage: peerloom-interop reserve ADDR relayed|webrtc | ask-autonat ADDR | dial ADDR [CHECK…] | test-plans
 
 use anyhow::{Result, bail};
 
+mod autonat;
 mod dial;
 mod node;
 mod reserve;
@@ -27,7 +28,10 @@ async fn main() -> Result<()> {
         ["dial", address, without @ ..] => dial::run(address.parse()?, without).await,
         ["reserve", relay, "relayed"] => reserve::run(relay.parse()?, Path::Relayed).await,
         ["reserve", relay, "webrtc"] => reserve::run(relay.parse()?, Path::WebRtc).await,
+        ["ask-autonat", server] => autonat::run(server.parse()?).await,
         ["test-plans"] => test_plans::run().await,
-        _ => bail!("usage: peerloom-interop reserve ADDR relayed|webrtc | dial ADDR [CHECK…] | test-plans"),
+        _ => bail!(
+            "usage: peerloom-interop reserve ADDR relayed|webrtc | ask-autonat ADDR | dial ADDR [CHECK…] | test-plans"
+        ),
     }
 }

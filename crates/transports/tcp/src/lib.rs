@@ -86,7 +86,7 @@ impl Transport for TcpTransport {
             });
             let listened = ports
                 .listen(bind, Service::Libp2p, name, serve)
-                .and_then(|port| Ok(TcpListener { addresses: port.addresses()?, port }));
+                .and_then(|port| port.addresses().map(|_| TcpListener { port }));
             match listened {
                 Ok(listener) => Ok(Box::new(listener) as Box<dyn Listener>),
                 Err(error) => Err(ListenError::Io { address, reason: error.to_string() }),
@@ -102,12 +102,14 @@ fn parse(address: &Multiaddr) -> Option<Endpoint<'_>> {
 
 struct TcpListener {
     port: PortListener,
-    addresses: Vec<Multiaddr>,
 }
 
 impl Listener for TcpListener {
     fn addresses(&self) -> Vec<Multiaddr> {
-        self.addresses.clone()
+        self.port.addresses().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the machine's addresses cannot be listed");
+            Vec::new()
+        })
     }
 
     fn next(&mut self) -> BoxFuture<'_, Result<ListenerEvent, ListenError>> {

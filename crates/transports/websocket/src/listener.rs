@@ -16,7 +16,6 @@ use crate::{
 
 pub(crate) struct WebSocketListener {
     port: PortListener,
-    addresses: Vec<Multiaddr>,
 }
 
 impl WebSocketListener {
@@ -33,13 +32,16 @@ impl WebSocketListener {
         let service = if server.tls.is_some() { Service::Https } else { Service::Http };
         let serve = Arc::new(move |inbound| Box::pin(server.clone().serve(inbound)) as BoxFuture<'static, _>);
         let port = ports.listen(bind, service, name, serve)?;
-        Ok(Self { addresses: port.addresses()?, port })
+        port.addresses().map(|_| Self { port })
     }
 }
 
 impl Listener for WebSocketListener {
     fn addresses(&self) -> Vec<Multiaddr> {
-        self.addresses.clone()
+        self.port.addresses().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the machine's addresses cannot be listed");
+            Vec::new()
+        })
     }
 
     fn next(&mut self) -> BoxFuture<'_, Result<ListenerEvent, ListenError>> {
