@@ -21,7 +21,9 @@ export function autonatTests(peers, unavailable) {
       for (const transport of ['tcp', 'quic']) {
         const missing = [client, server].find((peer) => unavailable.has(peer))
         const skip = missing && `${missing.name}: ${unavailable.get(missing)}`
-        test(`${client.name} asks ${server.name} over ${transport} where it is reached (AutoNAT)`, { skip }, async () => {
+        test(`${client.name} asks ${server.name} over ${transport} where it is reached (AutoNAT)`, {
+          skip,
+        }, async () => {
           const serving = await server.serveAutonat(transport)
           try {
             assert.deepEqual(await client.askAutonat(serving.address), ANSWERS)

@@ -11,9 +11,9 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { after, before, describe, it, test } from 'node:test'
 import { parseArgs } from 'node:util'
+import { autonatTests } from './autonat.mjs'
 import { Browser } from './browser.mjs'
 import { CHECKS, checksOf, defectsOf, withoutPeer } from './checks.mjs'
-import { autonatTests } from './autonat.mjs'
 import { allPeers } from './peers.mjs'
 import { rowsOf } from './rows.mjs'
 
@@ -59,8 +59,13 @@ after(async () => {
 })
 
 // Those that the rows have prepared.
-const servers = [...new Set(rows.flatMap(playersOf))].filter(({ name }) => ['peerloom', 'go-libp2p'].includes(name))
-autonatTests(servers.filter((peer) => !broken.has(peer)), unavailable)
+const servers = [...new Set(rows.flatMap(playersOf))].filter(({ name }) =>
+  ['peerloom', 'go-libp2p'].includes(name),
+)
+autonatTests(
+  servers.filter((peer) => !broken.has(peer)),
+  unavailable,
+)
 
 for (const row of rows) {
   const peers = playersOf(row)

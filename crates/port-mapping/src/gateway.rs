@@ -83,6 +83,8 @@ impl Gateway {
         options.timeout = Some(UPNP_SEARCH);
         if let Some(search) = config.upnp_search {
             options.broadcast_address = search;
+            // Who was named is believed, even on this machine.
+            options.allowed_gateway_ips.push(search.ip());
         }
         let found = search_gateway(options).await;
         found.inspect_err(|error| tracing::debug!(%error, "no router that speaks UPnP")).ok().map(Self::Upnp)
