@@ -18,6 +18,7 @@ use crate::{
     gating::{FileGating, Rules},
     limits::FileLimits,
     network::{FileDns, FileTls, Network},
+    port_mapping::FilePortMapping,
     relay::FileRelay,
     webrtc::FileWebRtc,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Config {
     /// What this was read from, to be read again.
     pub(crate) file: Option<PathBuf>,
     pub(crate) autonat: FileAutonat,
+    pub(crate) port_mapping: FilePortMapping,
     /// Where else the node is reached, as the operator knows.
     pub(crate) external_addresses: Vec<Multiaddr>,
 }
@@ -66,6 +68,8 @@ struct File {
     gating: FileGating,
     #[serde(default)]
     autonat: FileAutonat,
+    #[serde(default)]
+    port_mapping: FilePortMapping,
 }
 
 /// What a port number carries: of TCP and of UDP, over IPv4 and IPv6.
@@ -116,6 +120,7 @@ impl Config {
             gating: file.gating.rules()?,
             file: arguments.config,
             autonat: file.autonat,
+            port_mapping: file.port_mapping,
             external_addresses: parse_all("external_addresses", &file.external_addresses)?,
         })
     }

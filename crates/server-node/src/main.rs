@@ -15,6 +15,7 @@ mod network;
 mod open_files;
 mod perf;
 mod ping;
+mod port_mapping;
 mod relay;
 mod resource_metrics;
 mod run;

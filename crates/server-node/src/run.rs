@@ -7,6 +7,7 @@ use peerloom_core::{Keypair, Multiaddr};
 use peerloom_dns::DnsTransport;
 use peerloom_node::{Gating, Node, NodeBuilder, resources::Machine};
 use peerloom_peer_storage::{PeerFile, PeerFileError};
+use peerloom_port_mapping::PortMapper;
 use peerloom_quic::{
     QuicConfig, QuicTransport, UdpPorts, WebTransportConfig, WebTransportTransport,
     certificate::{Certificates, DirectoryStore},
@@ -20,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     autonat, cli::RunArguments, config::Config, echo, gating, identity, liveness, network::Network,
-    open_files, status::Status, webrtc,
+    open_files, port_mapping, status::Status, webrtc,
 };
 
 /// What is known of peers, in the data directory.
@@ -45,6 +46,7 @@ pub(crate) struct Running {
     file: Option<PathBuf>,
     /// What is not listened on yet.
     listen: Vec<Multiaddr>,
+    port_mapper: Option<PortMapper>,
 }
 
 impl Running {
@@ -73,6 +75,7 @@ impl Running {
         }
         RelayClient::start(&node, relays)?;
         let autonat = autonat::start(&node, &config.autonat, to_dial, gating)?;
+        let port_mapper = port_mapping::start(&node, &config.port_mapping);
         if !is_private {
             webrtc::start(&node, config.webrtc, true)?;
         }
@@ -83,7 +86,7 @@ impl Running {
         let status = Status::bind(config.status, &node, relay, autonat).await?;
         let webrtc = webrtc::address_for(&config.listen).filter(|_| !is_private);
         let listen = config.listen.into_iter().chain(webrtc).collect();
-        Ok(Self { node, status, terminate, hangup, file: config.file, listen })
+        Ok(Self { node, status, terminate, hangup, file: config.file, listen, port_mapper })
     }
 
     /// Listens, and prints who and where the node is.
@@ -109,6 +112,9 @@ impl Running {
             interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         }
         tracing::info!("closing");
+        if let Some(port_mapper) = self.port_mapper {
+            port_mapper.close().await;
+        }
         self.node.close().await;
         Ok(())
     }
