@@ -37,6 +37,7 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   #           "/ip4/0.0.0.0/udp/4001/webrtc-direct", "/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/tcp/4001/ws"]
   data_dir = "~/.local/share/peerloom"   # written out: a ~ is not expanded
   status = "127.0.0.1:9464"
+  external_addresses = []                # told to others besides: of a router that forwards a port, or a name
   private_network = "swarm.key"          # or --private-network; if left out, the node is public
 
   [tls]                                  # for /tls/ws, which the port then serves, too; read again when it changes
@@ -92,6 +93,16 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   circuits_per_peer = 16                 # of them from or to one peer
   circuit_bytes = 131072                 # in each direction; 0 for no limit
   circuit_seconds = 120                  # 0 for no limit
+
+  [autonat]                              # which of this node's addresses others reach
+  client = true                          # asks other nodes; what is found unreachable is not told
+  server = true                          # dials others back, at most once a second
+  private_addresses = false              # asks and answers about private addresses, too
+
+  [port_mapping]                         # has the router forward the ports that are listened on
+  pcp = false                            # by PCP or NAT-PMP
+  upnp = false                           # by UPnP, where it has neither
+  gateway = "192.168.1.1"                # the router, if it is not that of the default route
 
   [gating]                               # who and what may connect, and be connected to; read again at SIGHUP
   deny = []                              # peer ids, "192.0.2.1", "192.0.2.0/24", "/dns4/example.com", "*" for every peer
