@@ -22,7 +22,7 @@ const IN_THE_PAGE: [&str; 6] = [
 ];
 
 /// Those of the crate `peerloom`.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "",
     "peerloom/tcp",
     "peerloom/websocket",
@@ -33,6 +33,7 @@ const FEATURES: [&str; 10] = [
     "peerloom/relay-server",
     "peerloom/perf",
     "peerloom/peer-storage",
+    "peerloom/autonat",
 ];
 
 /// The database is a few MB.
