@@ -30,10 +30,11 @@ pub struct Limits {
     pub protocols: usize,
     /// Peers in the [`PeerStore`](crate::PeerStore); the least useful makes room, and what they may take in memory is in proportion.
     pub stored_peers: usize,
-    /// With more connections than this, the least worthy are closed until there are no more than `low_water`. Never one with
+    /// With more connections than this, or than seven eighths of those of the system (`resources`), the least worthy are closed
+    /// until there are no more than `low_water`. Never one with
     /// streams on it, nor one to a peer that is [protected](crate::PeerStore::protect) or [kept](crate::Node::keep).
     pub high_water: usize,
-    /// With no more connections than this, those that others have dialed are theirs to close.
+    /// With no more connections than this, or than three quarters of those of the system, those that others have dialed are theirs to close.
     pub low_water: usize,
     /// A younger connection is not closed for want of room: nobody has had the time to use it.
     pub grace: Duration,
@@ -70,8 +71,8 @@ impl Default for Limits {
             negotiation_timeout: Duration::from_secs(10),
             protocols: 128,
             stored_peers: 4096,
-            high_water: 3584,
-            low_water: 3072,
+            high_water: 3072,
+            low_water: 2560,
             grace: Duration::from_secs(20),
             unused_idle: Duration::from_secs(30),
             superfluous_idle: Duration::from_secs(5),

@@ -51,6 +51,8 @@ const CONFIGURATION: &str = r#"The configuration file, with its defaults (but fo
   [limits]                               # what remotes may cost; all that follows from these two is below, for 1 GiB
   memory = 1073741824                    # bytes; if left out, an eighth of the machine's or of the control group's
   descriptors = 524288                   # if left out, half of what the process may have (ulimit -n)
+  high_water = 3072                      # with more connections, the least worthy are closed until low_water is reached
+  low_water = 2560
   allow = []                             # networks ("192.0.2.0/24") and peer ids that get in when there is no more room
   ip4 = [{ prefix = 32, connections = 256, handshakes = 32 }]   # of those who dial from one address or network
   ip6 = [{ prefix = 64, connections = 256, handshakes = 32 }, { prefix = 48, connections = 512, handshakes = 32 }]

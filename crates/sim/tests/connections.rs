@@ -7,9 +7,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use peerloom_core::{Multiaddr, PeerId, ProtocolName, StreamExt as _};
-use peerloom_node::{Direction, IncomingStream, Limits, Node, Tag, ping};
-use peerloom_sim::{Host, HostConfig, Internet, LinkConfig};
+use peerloom_core::{CloseReason, ConnectionError, Keypair, Multiaddr, PeerId, ProtocolName, StreamExt as _};
+use peerloom_node::{Direction, IncomingStream, Limits, Node, NodeEvent, Tag, ping};
+use peerloom_sim::{Host, HostConfig, Internet, LinkConfig, Network};
 use tokio::time::{sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -131,10 +131,18 @@ async fn a_connection_dialed_for_a_stream_closes_when_nobody_needs_it() {
     sleep(idle / 2).await;
     // Pings are nothing that anybody has a connection for.
     ping::ping(&client, server.peer_id()).await.unwrap();
+    let mut events = server.events();
     sleep(idle / 2 + 6 * SECOND).await;
     assert!(client.connections().is_empty());
     sleep(SECOND).await;
     assert!(server.connections().is_empty());
+    let told = loop {
+        if let NodeEvent::ConnectionClosed { reason, .. } = events.next().await.unwrap() {
+            break reason;
+        }
+    };
+    let unused = CloseReason::GarbageCollected;
+    assert!(matches!(*told, ConnectionError::ClosedFor { reason, by_remote: true } if reason == unused));
     assert_eq!(client.closed_counts().unused, 1);
 
     // A stream that the remote opens is a need as good as one's own, and so is a tag.
@@ -157,6 +165,27 @@ async fn a_connection_dialed_for_a_stream_closes_when_nobody_needs_it() {
     client.dial(address).await.unwrap();
     sleep(100 * idle).await;
     assert_eq!(client.connections().len(), 1);
+}
+
+/// Over real Yamux.
+#[tokio::test(start_paused = true)]
+async fn the_remote_learns_why_a_connection_was_closed() {
+    let network = Network::new(Duration::from_millis(10));
+    let [server, client] = [1, 2].map(|seed| {
+        let keypair = Keypair::from_seed([seed; 32]);
+        Node::builder(keypair.clone()).transport(network.transport(keypair)).build()
+    });
+    let address = server.listen("/memory/0".parse().unwrap()).await.unwrap().remove(0);
+    client.dial(address).await.unwrap();
+    sleep(60 * SECOND).await;
+    let mut events = client.events();
+    assert_eq!(server.trim_connections(0).await, 1);
+    let told = loop {
+        if let NodeEvent::ConnectionClosed { reason, .. } = events.next().await.unwrap() {
+            break reason.to_string();
+        }
+    };
+    assert_eq!(told, "closed by the remote: it was not needed, or others were worth more");
 }
 
 /// Two nodes that dial each other at the same moment, or nearly.
@@ -244,7 +273,7 @@ async fn a_swarm_that_dials_itself_ends_with_one_connection_for_each_pair() {
     let quiet = timeout(600 * SECOND, async {
         let mut events = nodes[0].0.events();
         while let Some(event) = events.next().await {
-            if matches!(event, peerloom_node::NodeEvent::ConnectionClosed { .. }) {
+            if matches!(event, NodeEvent::ConnectionClosed { .. }) {
                 return;
             }
         }

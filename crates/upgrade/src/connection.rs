@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use peerloom_core::{
-    Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream, StreamError,
+    CloseReason, Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream, StreamError,
     runtime::{BoxFuture, Instant, MaybeSend, Task, spawn},
 };
 use tokio::sync::{Semaphore, watch};
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     noise::RemoteIdentity,
     yamux::{
-        Events, Session, StreamId,
+        Events, GoAwayCode, Session, StreamId,
         limits::{ACK_BACKLOG, MAX_OUTBOUND_STREAMS},
     },
 };
@@ -191,13 +191,11 @@ impl Connection for MuxedConnection {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
-        self.shared.with(|session| session.close(Instant::now()));
-        self.shared.outbound.close();
-        self.shared.backlog.close();
-        let closed = self.closed();
-        Box::pin(async move {
-            closed.await;
-        })
+        self.close_with(GoAwayCode::Normal)
+    }
+
+    fn close_for(&self, reason: CloseReason) -> BoxFuture<'static, ()> {
+        self.close_with(GoAwayCode::Other(reason.code()))
     }
 
     fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {
@@ -206,6 +204,18 @@ impl Connection for MuxedConnection {
             let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
             // The sender is gone only together with the connection and its driver.
             reason.unwrap_or_else(|| Arc::new(ConnectionError::ClosedLocally))
+        })
+    }
+}
+
+impl MuxedConnection {
+    fn close_with(&self, code: GoAwayCode) -> BoxFuture<'static, ()> {
+        self.shared.with(|session| session.close_for(Instant::now(), code));
+        self.shared.outbound.close();
+        self.shared.backlog.close();
+        let closed = self.closed();
+        Box::pin(async move {
+            closed.await;
         })
     }
 }

@@ -106,7 +106,8 @@ impl Shared {
     }
 
     fn marks(&self) -> Marks {
-        Marks::of(&self.limits, self.resources.limit(&ResourceScope::System).connections)
+        let system = self.resources.limit(&ResourceScope::System);
+        Marks::of(&self.limits, system.connections.min(system.inbound_connections))
     }
 
     fn candidates(&self) -> Vec<Candidate> {
@@ -145,10 +146,10 @@ impl Shared {
             self.remove_connection_if(id, error, |entry| entry.usage.read() != Use::Open)?;
         self.tidier.count(why);
         tracing::debug!(%id, ?why, "closing a connection");
-        let goodbye = connection.close_for(reason);
+        // Dropped before its goodbye is said, the connection would just end.
         Some(async move {
-            goodbye.await;
-            drop(resources);
+            connection.close_for(reason).await;
+            drop((connection, resources));
         })
     }
 }

@@ -12,7 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use peerloom_core::{
-    Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream, StreamError, StreamExt as _, StreamIo,
+    CloseReason, Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream, StreamError,
+    StreamExt as _, StreamIo,
     runtime::{BoxFuture, timeout},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -97,12 +98,11 @@ impl Connection for InternetConnection {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
-        let handle = self.handle.clone();
-        handle.internet.with(|state, now| state.close(now, handle.at));
-        Box::pin(async move {
-            let goodbye = poll_fn(|cx| handle.internet.with(|state, _| state.poll_goodbye(handle.at, cx)));
-            let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
-        })
+        self.close_with(None)
+    }
+
+    fn close_for(&self, reason: CloseReason) -> BoxFuture<'static, ()> {
+        self.close_with(Some(reason))
     }
 
     fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {
@@ -113,9 +113,20 @@ impl Connection for InternetConnection {
     }
 }
 
+impl InternetConnection {
+    fn close_with(&self, reason: Option<CloseReason>) -> BoxFuture<'static, ()> {
+        let handle = self.handle.clone();
+        handle.internet.with(|state, now| state.close(now, handle.at, reason));
+        Box::pin(async move {
+            let goodbye = poll_fn(|cx| handle.internet.with(|state, _| state.poll_goodbye(handle.at, cx)));
+            let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+        })
+    }
+}
+
 impl Drop for InternetConnection {
     fn drop(&mut self) {
-        self.handle.internet.with(|state, now| state.close(now, self.handle.at));
+        self.handle.internet.with(|state, now| state.close(now, self.handle.at, None));
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use peerloom_core::{ConnectionError, PublicKey};
+use peerloom_core::{CloseReason, ConnectionError, PublicKey};
 
 use super::{
     address::{Endpoint, Service},
@@ -146,7 +146,7 @@ pub(crate) enum Body {
         write: bool,
         read: bool,
     },
-    Close,
+    Close(Option<CloseReason>),
 }
 
 #[derive(Debug)]
@@ -496,21 +496,28 @@ impl State {
             Body::Abandon { stream, code, write, read } => {
                 self.receive_abandon(at, stream, code, write, read)
             }
-            Body::Close => {
+            Body::Close(reason) => {
                 let hosts =
                     self.end(at).zip(self.end(at.other())).map(|(ours, theirs)| (ours.host, theirs.host));
                 let back =
                     hosts.map_or(Duration::ZERO, |(ours, theirs)| self.fabric.link(ours, theirs).latency);
                 self.fabric.timer(now.saturating_add(back), Signal::Closed(at.other()));
-                self.over(now, at, ConnectionError::ClosedByRemote);
+                self.over(
+                    now,
+                    at,
+                    match reason {
+                        Some(reason) => ConnectionError::ClosedFor { reason, by_remote: true },
+                        None => ConnectionError::ClosedByRemote,
+                    },
+                );
             }
         }
     }
 
     /// What was taken is still sent, then the end.
-    pub(crate) fn close(&mut self, now: Duration, at: EndRef) {
+    pub(crate) fn close(&mut self, now: Duration, at: EndRef, reason: Option<CloseReason>) {
         match self.end(at).map(|end| &end.phase) {
-            Some(Phase::Open) => self.push(now, at, Body::Close),
+            Some(Phase::Open) => self.push(now, at, Body::Close(reason)),
             Some(Phase::Handshake) => self.send(now, at, CONTROL, Signal::Refuse(at.other())),
             _ => {}
         }
@@ -537,7 +544,10 @@ impl State {
             return;
         }
         let was_open = matches!(end.phase, Phase::Open);
-        let keeps_streams = matches!(reason, ConnectionError::ClosedByRemote);
+        let keeps_streams = matches!(
+            reason,
+            ConnectionError::ClosedByRemote | ConnectionError::ClosedFor { by_remote: true, .. }
+        );
         end.phase = Phase::Over(Arc::new(reason));
         end.early.clear();
         let mut woken = end.wakers.take();

@@ -246,7 +246,7 @@ impl State {
     /// A dial, or a handshake, is given up.
     pub(crate) fn cancel(&mut self, now: Duration, mut at: EndRef) {
         self.follow(&mut at);
-        self.close(now, at);
+        self.close(now, at, None);
         self.release(at);
     }
 }

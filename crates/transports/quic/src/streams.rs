@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use peerloom_core::{
-    ConnectionError, Stream,
+    CloseReason, ConnectionError, Stream,
     runtime::{BoxFuture, Instant, sleep},
 };
 use quinn::{RecvStream, SendStream, VarInt};
@@ -297,7 +297,13 @@ fn into_connection_error(error: quinn::ConnectionError) -> ConnectionError {
     use quinn::ConnectionError as Quic;
     match error {
         // An application's close is orderly, whatever its code: browsers use several.
-        Quic::ApplicationClosed(_) => ConnectionError::ClosedByRemote,
+        Quic::ApplicationClosed(close) => {
+            let code = u32::try_from(close.error_code.into_inner()).ok();
+            match code.and_then(CloseReason::from_code) {
+                Some(reason) => ConnectionError::ClosedFor { reason, by_remote: true },
+                None => ConnectionError::ClosedByRemote,
+            }
+        }
         Quic::LocallyClosed => ConnectionError::ClosedLocally,
         Quic::TimedOut => ConnectionError::TimedOut,
         Quic::TransportError(error) => ConnectionError::Protocol(error.to_string()),

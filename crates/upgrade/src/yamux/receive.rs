@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use peerloom_core::{ConnectionError, runtime::Instant};
+use peerloom_core::{CloseReason, ConnectionError, runtime::Instant};
 
 use super::{
     frame::{Flags, GoAwayCode, HEADER_LENGTH, Header},
@@ -91,9 +91,10 @@ impl Session {
                         ConnectionError::Protocol("the remote says that we broke yamux".into())
                     }
                     GoAwayCode::InternalError => ConnectionError::Io("the remote failed".into()),
-                    GoAwayCode::Other(code) => {
-                        ConnectionError::Io(format!("the remote went away with code {code}"))
-                    }
+                    GoAwayCode::Other(code) => match CloseReason::from_code(code) {
+                        Some(reason) => ConnectionError::ClosedFor { reason, by_remote: true },
+                        None => ConnectionError::Io(format!("the remote went away with code {code}")),
+                    },
                 }));
                 Ok(())
             }

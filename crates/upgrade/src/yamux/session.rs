@@ -78,6 +78,8 @@ pub struct Session {
     pub(super) pongs: VecDeque<u32>,
     pub(super) resets: VecDeque<(StreamId, u32)>,
     pub(super) go_away: GoAway,
+    /// What [`close`](Self::close) ends it with.
+    pub(super) close_code: GoAwayCode,
     /// Batches of frames handed to the driver, and those that the driver has written.
     pub(super) batches: u64,
     pub(super) batches_written: u64,
@@ -147,6 +149,7 @@ impl Session {
             pongs: VecDeque::new(),
             resets: VecDeque::new(),
             go_away: GoAway::No,
+            close_code: GoAwayCode::Normal,
             batches: 0,
             batches_written: 0,
             awaiting_flush: Vec::new(),
@@ -191,8 +194,14 @@ impl Session {
 
     /// Ends the session in an orderly way: what streams have taken is sent, then GOAWAY. Nothing new is taken.
     pub fn close(&mut self, now: Instant) {
+        self.close_for(now, GoAwayCode::Normal);
+    }
+
+    /// The same, with a code for the remote.
+    pub fn close_for(&mut self, now: Instant, code: GoAwayCode) {
         if self.end.is_none() && self.go_away == GoAway::No {
             self.go_away = GoAway::Draining;
+            self.close_code = code;
             self.close_deadline = now.checked_add(CLOSE_TIMEOUT);
             self.events.transmit = true;
             self.events.closing = true;
@@ -272,7 +281,7 @@ impl Session {
         }
         if self.close_deadline.is_some_and(|deadline| deadline <= now) {
             self.close_deadline = None;
-            self.go_away = GoAway::Due(GoAwayCode::Normal);
+            self.go_away = GoAway::Due(self.close_code);
             self.events.transmit = true;
         }
         if let Some(asked) = self.unanswered_since() {

@@ -5,7 +5,7 @@
 use peerloom_core::runtime::Instant;
 
 use super::{
-    frame::{Flags, GoAwayCode, HEADER_LENGTH, Header},
+    frame::{Flags, HEADER_LENGTH, Header},
     limits::SEND_BUFFER,
     session::{GoAway, Session},
     stream::{StreamId, WriteHalf},
@@ -71,7 +71,7 @@ impl Session {
             } else if let Some((id, code)) = self.resets.pop_front() {
                 Header::WindowUpdate { id, flags: Flags { reset: true, ..Flags::default() }, delta: code }
             } else if self.go_away == GoAway::Draining && self.ready.is_empty() && self.queued == 0 {
-                self.go_away = GoAway::Due(GoAwayCode::Normal);
+                self.go_away = GoAway::Due(self.close_code);
                 continue;
             } else {
                 return;

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use peerloom_core::{
-    Circuit, CircuitEnd, Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream, StreamError,
-    runtime::BoxFuture,
+    Circuit, CircuitEnd, CloseReason, Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
+    StreamError, runtime::BoxFuture,
 };
 
 /// A relay's clock and ours do not start a circuit at the same moment: if it breaks with so little of its time left, that is
@@ -49,7 +49,12 @@ impl End {
 
     /// The limit that must have brought the end about.
     fn limit(&self, reason: &ConnectionError) -> Option<CircuitEnd> {
-        if matches!(reason, ConnectionError::ClosedLocally | ConnectionError::ClosedByRemote) {
+        if matches!(
+            reason,
+            ConnectionError::ClosedLocally
+                | ConnectionError::ClosedByRemote
+                | ConnectionError::ClosedFor { .. }
+        ) {
             return None;
         }
         let limits = self.circuit.limits();
@@ -108,6 +113,10 @@ impl Connection for CircuitConnection {
 
     fn close(&self) -> BoxFuture<'static, ()> {
         self.inner.close()
+    }
+
+    fn close_for(&self, reason: CloseReason) -> BoxFuture<'static, ()> {
+        self.inner.close_for(reason)
     }
 
     fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use peerloom_core::{
-    Connection, ConnectionError, HandshakeError, Multiaddr, PeerId, PublicKey, Stream,
+    CloseReason, Connection, ConnectionError, HandshakeError, Multiaddr, PeerId, PublicKey, Stream,
     runtime::{BoxFuture, Task, sleep, spawn, timeout},
 };
 use peerloom_upgrade::tls::remote_public_key;
@@ -78,6 +78,20 @@ impl Connection for QuicConnection {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
+        self.close_with(0)
+    }
+
+    fn close_for(&self, reason: CloseReason) -> BoxFuture<'static, ()> {
+        self.close_with(reason.code())
+    }
+
+    fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {
+        Box::pin(self.streams.clone().closed())
+    }
+}
+
+impl QuicConnection {
+    fn close_with(&self, code: u32) -> BoxFuture<'static, ()> {
         let streams = self.streams.clone();
         Box::pin(async move {
             streams.ends_with(ConnectionError::ClosedLocally);
@@ -89,13 +103,9 @@ impl Connection for QuicConnection {
             if streams.quic.close_reason().is_some() {
                 return;
             }
-            streams.quic.close(0_u32.into(), b"");
+            streams.quic.close(code.into(), b"");
             let _ = timeout(GOODBYE_TIMEOUT, goodbye_sent(&streams)).await;
         })
-    }
-
-    fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {
-        Box::pin(self.streams.clone().closed())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use peerloom_core::{
-    Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
+    CloseReason, Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
     runtime::{BoxFuture, Task},
 };
 use peerloom_upgrade::noise::RemoteIdentity;
@@ -82,7 +82,11 @@ impl Connection for WebTransportConnection {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
-        Box::pin(self.session.clone().close())
+        Box::pin(self.session.clone().close(0))
+    }
+
+    fn close_for(&self, reason: CloseReason) -> BoxFuture<'static, ()> {
+        Box::pin(self.session.clone().close(reason.code()))
     }
 
     fn closed(&self) -> BoxFuture<'static, Arc<ConnectionError>> {

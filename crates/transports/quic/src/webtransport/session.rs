@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use peerloom_core::{ConnectionError, HandshakeError, runtime::timeout};
+use peerloom_core::{CloseReason, ConnectionError, HandshakeError, runtime::timeout};
 use quinn::{RecvStream, SendStream};
 
 use super::{STEP, unidirectional::UnidirectionalStreams};
@@ -64,7 +64,7 @@ impl Session {
     }
 
     /// Closes the session in order. See [`peerloom_core::Connection::close`].
-    pub(super) async fn close(self: Arc<Self>) {
+    pub(super) async fn close(self: Arc<Self>, code: u32) {
         self.streams.ends_with(ConnectionError::ClosedLocally);
         let connect = self.connect.lock().take();
         let graceful = async {
@@ -76,7 +76,7 @@ impl Session {
             self.streams.acknowledged().await;
             // Behind all that open streams have written.
             let _ = connect.set_priority(-1);
-            if connect.write_all(&capsule::encode_close(0)).await.is_ok() && connect.finish().is_ok() {
+            if connect.write_all(&capsule::encode_close(code)).await.is_ok() && connect.finish().is_ok() {
                 let _ = connect.stopped().await;
             }
         };
@@ -98,8 +98,12 @@ impl Session {
             () = self.streams.keep_flowing() => return,
         };
         match end {
-            Ok(()) | Err(SessionError::Reset) => {
-                self.streams.ends_with(ConnectionError::ClosedByRemote);
+            Ok(_) | Err(SessionError::Reset) => {
+                let reason = end.ok().and_then(CloseReason::from_code);
+                self.streams.ends_with(match reason {
+                    Some(reason) => ConnectionError::ClosedFor { reason, by_remote: true },
+                    None => ConnectionError::ClosedByRemote,
+                });
                 // webtransport draft, "Session Termination": upon the capsule, close our side too.
                 if let Some(mut ours) = self.connect.lock().take() {
                     let _ = ours.finish();
@@ -219,8 +223,8 @@ impl RequestStream {
         }
     }
 
-    /// Waits until the remote closes the session, by a capsule or by ending the stream.
-    async fn closed(mut self) -> Result<(), SessionError> {
+    /// Waits until the remote closes the session, by a capsule or by ending the stream. The capsule's code.
+    async fn closed(mut self) -> Result<u32, SessionError> {
         let mut capsules = CapsuleReader::new(self.frames);
         let mut chunk = self.unread;
         loop {
@@ -228,7 +232,7 @@ impl RequestStream {
                 Ok(None) => {}
                 Ok(Some(closed)) => {
                     tracing::trace!(code = closed.code, "the remote closed the session");
-                    return Ok(());
+                    return Ok(closed.code);
                 }
                 Err(_) => {
                     return Err(SessionError::violation(error_code::MESSAGE_ERROR, "malformed capsule"));
@@ -236,7 +240,7 @@ impl RequestStream {
             }
             match read_chunk(&mut self.stream).await? {
                 Some(next) => chunk = next,
-                None => return Ok(()),
+                None => return Ok(error_code::NO_ERROR),
             }
         }
     }

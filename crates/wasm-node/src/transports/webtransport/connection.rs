@@ -9,7 +9,7 @@ use std::{
 };
 
 use peerloom_core::{
-    Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
+    CloseReason, Connection, ConnectionError, Multiaddr, PeerId, PublicKey, Stream,
     runtime::{BoxFuture, Task, sleep, spawn, timeout},
 };
 use peerloom_upgrade::noise::RemoteIdentity;
@@ -46,7 +46,13 @@ impl Session {
             let closed = closed.clone();
             async move {
                 closed.set(match ended.await {
-                    Ok(_) => ConnectionError::ClosedByRemote,
+                    Ok(info) => match js::property(&info, "closeCode").as_f64().map(|code| code as u32) {
+                        Some(code) => match CloseReason::from_code(code) {
+                            Some(reason) => ConnectionError::ClosedFor { reason, by_remote: true },
+                            None => ConnectionError::ClosedByRemote,
+                        },
+                        None => ConnectionError::ClosedByRemote,
+                    },
                     Err(error) => ConnectionError::Io(js::describe(&error)),
                 });
             }
