@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use peerloom_core::{
     Circuit, CircuitLimits, EnvelopeError, Multiaddr, PeerId, SignedEnvelope, StreamError,
-    framing::FramingError, multistream_select::NegotiationError, runtime::timeout,
+    framing::FramingError, multistream_select::NegotiationError, runtime::await_remote,
 };
 use peerloom_node::{ConnectError, ConnectionId, ConnectionInfo, Node, OpenStreamError};
 
@@ -126,7 +126,7 @@ impl Shared {
             }
         };
         let timed_out = || HopError::TimedOut { relay, connection: connection.id, after };
-        let (exchange, answer) = timeout(after, asking).await.map_err(|_| timed_out())??;
+        let (exchange, answer) = await_remote(after, asking).await.map_err(|_| timed_out())??;
         match parse(relay, &answer)? {
             HopMessage::Status { status: Status::Ok, reservation, limits } => {
                 Ok((exchange, reservation, limits))

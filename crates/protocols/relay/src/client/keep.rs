@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use peerloom_core::{
     Multiaddr,
-    runtime::{sleep_until, timeout},
+    runtime::{await_remote, sleep_until},
 };
 use peerloom_node::{ConnectionId, Events, NodeEvent, ping};
 use tokio::sync::watch;
@@ -185,7 +185,7 @@ impl Shared {
     async fn give_up_if_dead(&self, connection: ConnectionId) -> bool {
         let Ok(node) = self.node() else { return false };
         // That the relay does not know ping, or that the connection has just failed, is an answer too.
-        let dead = timeout(PING_TIMEOUT, ping::ping(&node, connection)).await.is_err();
+        let dead = await_remote(PING_TIMEOUT, ping::ping(&node, connection)).await.is_err();
         if dead {
             node.close_connection(connection).await;
         }
