@@ -17,7 +17,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 /// After a connection that lasted so long, waits are short again.
 const STABLE: Duration = Duration::from_secs(60);
-/// Without anything else to do, the time is looked at so often, to find out that this machine was asleep.
+/// So often connections are checked; and, with nothing else to do, the time is looked at, to find out that this machine was asleep.
 const TICK: Duration = Duration::from_secs(30);
 /// A timer that is so late has slept with the machine. Browsers delay the timers of pages that nobody looks at by up to a
 /// minute; that is no sleep.
@@ -31,6 +31,8 @@ pub(crate) struct Keep {
     expected: Option<Instant>,
     /// Somebody has told so since the last step.
     resumed: bool,
+    /// When the connections were checked last, if there are any.
+    checked: Option<Instant>,
     random: u64,
 }
 
@@ -57,7 +59,8 @@ pub(crate) struct Step {
     pub(crate) dial: Vec<(PeerId, Vec<Multiaddr>)>,
     /// By the time, this machine was asleep.
     pub(crate) slept: bool,
-    /// Whether the connections that there are may be dead: this machine was asleep, or is in another network.
+    /// Whether the connections that there are may be dead: this machine was asleep, or is in another network, or it is simply time to
+    /// look.
     pub(crate) check: bool,
     /// When to come back, if nothing happens before.
     pub(crate) until: Option<Instant>,
@@ -66,7 +69,7 @@ pub(crate) struct Step {
 impl Keep {
     /// `seed` is for the waits: nodes with different ones do not come back to a peer in step.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { peers: BTreeMap::new(), expected: None, resumed: false, random: seed }
+        Self { peers: BTreeMap::new(), expected: None, resumed: false, checked: None, random: seed }
     }
 
     /// Whether there is room for it, or it is kept already.
@@ -153,7 +156,16 @@ impl Keep {
             self.resume(now);
         }
         let mut dial = Vec::new();
-        let mut next = now.checked_add(TICK);
+        let is_connected = self.peers.values().any(|kept| matches!(kept.state, State::Connected { .. }));
+        self.checked = is_connected.then(|| self.checked.unwrap_or(now));
+        let due = self.checked.and_then(|checked| checked.checked_add(TICK));
+        // A remote that was killed says no goodbye, and not every transport finds out by itself: to who comes back as WebRTC-direct,
+        // a server that has started again answers as if it knew the connection.
+        let check = std::mem::take(&mut self.resumed) || due.is_some_and(|due| due <= now);
+        if check && is_connected {
+            self.checked = Some(now);
+        }
+        let mut next = self.checked.unwrap_or(now).checked_add(TICK);
         for (peer, kept) in &mut self.peers {
             match kept.state {
                 State::Waiting { until } if until <= now => {
@@ -165,7 +177,7 @@ impl Keep {
             }
         }
         self.expected = next.filter(|_| !self.peers.is_empty());
-        Step { dial, slept, check: std::mem::take(&mut self.resumed), until: self.expected }
+        Step { dial, slept, check, until: self.expected }
     }
 }
 
@@ -260,7 +272,7 @@ mod tests {
         // As late as a browser makes it, and no later.
         now = step.until.unwrap() + Duration::from_secs(60);
         let step = keep.step(now);
-        assert!(!step.slept && !step.check);
+        assert!(!step.slept && step.check);
         keep.failed(peer(1), now);
         now = keep.step(now).until.unwrap() + SLEPT;
         let step = keep.step(now);
@@ -271,6 +283,20 @@ mod tests {
         let step = keep.step(now);
         assert!(step.check && !step.slept);
         assert_eq!(dialed(&step), [peer(1)]);
+    }
+
+    #[test]
+    fn connections_are_checked_from_time_to_time() {
+        let (mut keep, mut now) = (Keep::new(1), Instant::now());
+        keep.add(peer(1), vec![], true, now);
+        assert_eq!(keep.step(now), Step { until: Some(now + TICK), ..Step::default() });
+        for _ in 0..3 {
+            // What happens in between does not put it off.
+            let due = now + TICK;
+            assert_eq!(keep.step(now + TICK / 2), Step { until: Some(due), ..Step::default() });
+            now = due;
+            assert_eq!(keep.step(now), Step { check: true, until: Some(now + TICK), ..Step::default() });
+        }
     }
 
     #[test]
