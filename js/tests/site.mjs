@@ -22,7 +22,8 @@ const PAGE = `<!doctype html>
   import * as peerStore from '/tests/peer_store_page.mjs'
   import * as relayed from '/tests/relayed_page.mjs'
   import * as gating from '/tests/gating_page.mjs'
-  const tests = { ...alone, ...peerStore, ...relayed, ...gating }
+  import * as outage from '/tests/outage_page.mjs'
+  const tests = { ...alone, ...peerStore, ...relayed, ...gating, ...outage }
   window.outcomes = {}
   window.run = (id, name, values) => {
     tests[name](...values).then(

@@ -100,7 +100,7 @@ fn wasm(shell: &Shell, browser: &[&Path]) -> Result<Tally> {
 fn package_in_browsers(shell: &Shell) -> Result<Tally> {
     npm::package(shell)?;
     let node = node::node(shell)?;
-    let tests = ["js/tests/sdk.test.mjs", "js/tests/peer_store.test.mjs", "js/tests/pairs.test.mjs"];
+    let tests = ["sdk", "peer_store", "pairs", "outage"].map(|name| format!("js/tests/{name}.test.mjs"));
     counted(in_browsers(shell, cmd!(shell, "{node} examples/web/tests/run.mjs {tests...}"))?)
 }
 

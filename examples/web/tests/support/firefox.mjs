@@ -2,7 +2,7 @@
 // lines than a library would be dependencies.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 
 /** Addresses in the place of mDNS names: those need multicast, and are answered for once a second at most. */
@@ -14,7 +14,7 @@ const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 export async function openFirefox(binary, geckodriver, { anyCertificate = false } = {}) {
   const driver = spawn(geckodriver, ['--port', '0'], { stdio: ['ignore', 'pipe', 'ignore'] })
   process.once('exit', () => driver.kill())
-  const session = await startSession(await listeningPort(driver), binary, anyCertificate)
+  const { session, browser } = await startSession(await listeningPort(driver), binary, anyCertificate)
   // Stays open: a session ends with its last window.
   const blank = await session('GET', '/window')
   let current = blank
@@ -61,6 +61,8 @@ export async function openFirefox(binary, geckodriver, { anyCertificate = false 
         },
       }
     },
+    /** The processes that pages run in. */
+    pageProcesses: () => pageProcesses(browser),
     async close() {
       await session('DELETE', '')
       driver.kill()
@@ -91,7 +93,7 @@ async function startSession(port, binary, acceptInsecureCerts) {
     if (!response.ok) throw new Error(`WebDriver ${method} ${path}: ${value.error}: ${value.message}`)
     return value
   }
-  const { sessionId } = await send('POST', '', {
+  const { sessionId, capabilities } = await send('POST', '', {
     capabilities: {
       alwaysMatch: {
         acceptInsecureCerts,
@@ -99,5 +101,25 @@ async function startSession(port, binary, acceptInsecureCerts) {
       },
     },
   })
-  return (method, path, body) => send(method, `/${sessionId}${path}`, body)
+  return {
+    session: (method, path, body) => send(method, `/${sessionId}${path}`, body),
+    browser: capabilities['moz:processID'],
+  }
+}
+
+/** The processes of web content below `browser`, by what Linux tells of processes. */
+async function pageProcesses(browser) {
+  const parents = new Map()
+  const names = new Map()
+  for (const id of (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)) {
+    // Some have ended meanwhile.
+    const stat = await readFile(`/proc/${id}/stat`, 'utf8').catch(() => '')
+    const [, name, parent] = /^\d+ \((.*)\) \S+ (\d+)/s.exec(stat) ?? []
+    parents.set(id, Number(parent))
+    names.set(id, name)
+  }
+  const isBelow = (id) => id === browser || (parents.has(id) && isBelow(parents.get(id)))
+  return [...names.keys()].filter(
+    (id) => isBelow(id) && /^(Isolated Web Co|Web Content)$/.test(names.get(id)),
+  )
 }
