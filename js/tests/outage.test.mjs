@@ -177,7 +177,12 @@ const outages = ({ name, missing, open }) =>
       await assertSame()
     })
 
-    test(`${name}: a page that was stopped until the server gave it up is there again`, async () => {
+    // In Chromium now and then the page has crashed when its process goes on after half a minute, whatever it did.
+    const crashes =
+      name === 'Chromium' && 'Chromium gives up a page whose process is stopped for half a minute'
+    test(`${name}: a page that was stopped until the server gave it up is there again`, {
+      skip: crashes,
+    }, async () => {
       await inPage('keepAll', network.addresses)
       await inPage('openStreams')
       await stopped(async () => {
