@@ -253,12 +253,17 @@ impl Shared {
         let Ok(mut stream) = self.dialer.open_stream(connection, &[DIAL_BACK]).await else { return false };
         let message = DialBack { nonce }.encode();
         let Ok(framed) = framing::encode(&message, MAX_DIAL_BACK_LENGTH) else { return false };
-        if stream.write_all(framed).await.is_err() || stream.close_write().await.is_err() {
+        if stream.write_all(framed).await.is_err() {
             return false;
         }
-        // Whatever it says: that something comes means that it has read the nonce. go-libp2p resets the stream behind its answer,
-        // which over QUIC overtakes it.
-        matches!(stream.read_chunk().await, Ok(Some(_)) | Err(StreamError::Reset { .. }))
+        // Our half is closed with the connection. Whatever the client says: that something comes means that it has read the nonce.
+        // go-libp2p resets the stream behind its answer, which over QUIC overtakes it.
+        let is_answer =
+            |said: &Result<_, StreamError>| matches!(said, Ok(Some(_)) | Err(StreamError::Reset { .. }));
+        match stream.flush().await {
+            Ok(()) => is_answer(&stream.read_chunk().await),
+            Err(error) => is_answer(&Err(error)),
+        }
     }
 
     /// A number out of the range, by chance but the same in each run of a simulation.
