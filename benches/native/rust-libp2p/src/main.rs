@@ -189,7 +189,8 @@ impl Subject for RustLibp2p {
     }
 
     async fn dial_any(&self, addresses: &[String]) -> Result<Dialed> {
-        let addresses: Vec<Multiaddr> = addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let addresses: Vec<Multiaddr> =
+            addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let last = addresses.first().and_then(|address| address.iter().last());
         let Some(Protocol::P2p(peer)) = last else { bail!("{addresses:?} name nobody") };
         let (answer, id) = oneshot::channel();

@@ -2,7 +2,7 @@
 //! identify/README.md.
 //!
 //! Every connection is identified once, both ways; when this node's addresses or protocols change, it pushes the news.
-//! What is learnt goes into the [`PeerStore`](crate::PeerStore).
+//! What is learnt goes into the [`PeerStore`].
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
