@@ -119,7 +119,8 @@ impl ResourceLimits {
     /// The limits of a node that may use so many bytes of memory and so many file descriptors.
     ///
     /// With 1 GiB these are 4,096 connections with 16 streams on average, and for one IP address a sixteenth of them; with other
-    /// amounts they are in proportion. Of unfinished handshakes there are 128 at most, and a quarter of them for one address.
+    /// amounts they are in proportion. Of unfinished handshakes there are 128 at most, which one
+    /// address may have as long as nobody else wants them.
     pub fn for_budget(memory: usize, descriptors: usize) -> Self {
         let connections = (memory / MEMORY_PER_CONNECTION).clamp(128, 1 << 20);
         let streams = connections.saturating_mul(STREAMS_PER_CONNECTION);
@@ -131,7 +132,8 @@ impl ResourceLimits {
         };
         let network = |divisor: usize| NetworkLimit {
             connections: part(connections, divisor).max(16),
-            handshakes: part(handshakes, 4),
+            // All of them: whoever shares an address with one that stalls waits until the oldest gives way, and is not refused.
+            handshakes,
         };
         // Beyond those of one connection, streams wait instead of being reset; so two must fit everywhere else.
         let least = STREAMS_OF_CONNECTION.saturating_mul(2);
